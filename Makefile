@@ -1,0 +1,66 @@
+# `make help` lists the commands.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+GPU ?= 0
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-fast test-slow check format bench docs train clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=... for another; GPU=1 for the CUDA build)
+	@echo "==> starting the service on port $(PORT); models load in the background"
+	@PORT=$(PORT) LAYERTAP_LOG_FORMAT=$${LAYERTAP_LOG_FORMAT:-text} exec $(BIN)/gunicorn -c gunicorn.conf.py
+
+test: test-fast ## run the tests: fast ones, then parity with Keras, contracts, end to end
+	$(BIN)/python -m pytest -q -m "not slow" tests --ignore tests/unit
+
+test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow (seconds)
+	$(BIN)/python -m pytest -q -m "not slow" tests/unit
+
+test-slow: $(VENV)/.dev ## run what is too long for CI: long fuzzing, soak, big models
+	$(BIN)/python -m pytest -q -s -m slow tests
+
+check: $(VENV)/.dev ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure the service beside its limits (needs wrk, two cores)
+	$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.dev ## rewrite the tables of the README that are generated from code
+	$(BIN)/python -m service.tools.docs README.md
+
+train: $(VENV)/.dev ## train the models that ship again, from data that packages carry
+	for script in models/*/train.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/pip:
+	@echo "==> creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/pip
+	@echo "==> installing requirements.txt into $(VENV) (the first time takes about a minute)"
+ifeq ($(GPU),1)
+	@sed 's/^tensorflow-cpu==\([^;]*\);[^#]*/tensorflow[and-cuda]==\1 /' requirements.txt > $(VENV)/requirements-gpu.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements-gpu.txt
+else
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+endif
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "==> installing requirements-dev.txt into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Layertap: trained Keras models behind HTTP, hidden layers included. Importing it has no effect."""

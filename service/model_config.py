@@ -1,0 +1,104 @@
+"""Owns what a `model.toml` may say about one model: its settings, their defaults and their checks."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.errors import RepositoryError, SettingsError
+from service.fields import build, setting
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessConfig:
+    """How an image becomes the model's input, in Keras' own words; arrays are never touched.
+
+    The order is Keras': load_img (color_mode, interpolation, resize), then `mode`
+    (keras.applications.imagenet_utils.preprocess_input), then ImageDataGenerator.standardize (rescale,
+    samplewise_center, samplewise_std_normalization, featurewise_mean, featurewise_std).
+    """
+
+    color_mode: str | None = setting(
+        None,
+        "rgb, rgba or grayscale; unset: what the input's channels say",
+        choices=("rgb", "rgba", "grayscale"),
+    )
+    interpolation: str = setting(
+        "nearest",
+        "as Keras' load_img",
+        choices=("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos"),
+    )
+    resize: str = setting(
+        "stretch",
+        "stretch to the input's size, crop (centre) or pad to keep the aspect ratio",
+        choices=("stretch", "crop", "pad"),
+    )
+    decode: str = setting(
+        "exact",
+        "exact, or fast: JPEG DCT scaling where the picture is much larger than the input",
+        choices=("exact", "fast"),
+    )
+    exif_orientation: bool = setting(False, "turn pictures as their EXIF tag says (Keras ignores it)")
+    mode: str = setting(
+        "none",
+        "keras.applications' preprocess_input: tf, torch or caffe",
+        choices=("none", "tf", "torch", "caffe"),
+    )
+    rescale: float | None = setting(None, "factor, as ImageDataGenerator(rescale=...)")
+    samplewise_center: bool = setting(False, "subtract each picture's mean")
+    samplewise_std_normalization: bool = setting(False, "divide by each picture's standard deviation")
+    featurewise_mean: tuple[float, ...] | None = setting(
+        None, "subtract: one number, or one a channel (ImageDataGenerator.mean)"
+    )
+    featurewise_std: tuple[float, ...] | None = setting(
+        None, "divide by: one number, or one a channel (ImageDataGenerator.std)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model's settings; every one is optional."""
+
+    default_layer: str | None = setting(None, "what /features answers when no layer is named")
+    warm_layers: tuple[str, ...] = setting((), "layers compiled before the model is ready")
+    layers: str = setting(
+        "any", "any layer may be asked for, or listed: only warm_layers", choices=("any", "listed")
+    )
+    versions: str = setting("latest", "serve the highest good version, or all", choices=("latest", "all"))
+    engine: str | None = setting(
+        None, "overrides the service's engine", choices=("auto", "tensorflow")
+    )
+    max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
+    classes: tuple[str, ...] | str = setting(
+        (), 'class names, or a file with them: "classes.txt", "class_indices.json"'
+    )
+    custom_objects: tuple[str, ...] = setting(
+        ("custom_objects.py",), "files beside model.toml that define this model's layers, losses and metrics"
+    )
+    compile: bool = setting(False, "load loss, metrics and optimiser as well")
+    architecture: str | None = setting(
+        None, 'for weights-only files: "model.json", or "builder:get_model" (builder.py in this folder)'
+    )
+    allow_lambda: str | None = setting(
+        None, '"sha256:..." of the file whose Lambda layers may run their stored code'
+    )
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The settings in `path`, or the defaults where there is no such file.
+
+    Raises:
+        RepositoryError: not TOML, an unknown key, or an impossible value.
+    """
+    if not path.is_file():
+        return ModelConfig()
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+        return build(ModelConfig, values, str(path))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"Expected TOML in {path}. Received: {error}.") from error
+    except SettingsError as error:
+        raise RepositoryError(error.message) from error
