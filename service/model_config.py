@@ -66,9 +66,7 @@ class ModelConfig:
         "any", "any layer may be asked for, or listed: only warm_layers", choices=("any", "listed")
     )
     versions: str = setting("latest", "serve the highest good version, or all", choices=("latest", "all"))
-    engine: str | None = setting(
-        None, "overrides the service's engine", choices=("auto", "tensorflow")
-    )
+    engine: str | None = setting(None, "overrides the service's engine", choices=("auto", "tensorflow"))
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
     classes: tuple[str, ...] | str = setting(
         (), 'class names, or a file with them: "classes.txt", "class_indices.json"'
