@@ -1,0 +1,1 @@
+"""Owns the dialects: modules that turn requests into arrays and results into replies, without waiting."""

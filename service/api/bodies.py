@@ -1,0 +1,271 @@
+"""Owns the request bodies of the native API: from bytes of any content type to a model's named inputs."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.api.http import HttpRequest
+from service.api.multipart import Part, read_parts
+from service.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
+from service.errors import (
+    BodyTooLarge,
+    InvalidInput,
+    InvalidRequest,
+    UndecodableImage,
+    UnsupportedMedia,
+)
+from service.fitting import array_from_lists, check_names, fit, fit_named
+from service.images import ImageInput, prepare
+from service.tensors import Array, TensorSpec
+
+MULTIPART = "multipart/form-data"
+_UNTYPED = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_LITERALS = (b"true", b"false", b"null")
+
+
+@dataclass(frozen=True, slots=True)
+class InputReader:
+    """Reads bodies for one model.
+
+    Args:
+        model: its name, for messages.
+        inputs: what it takes.
+        images: input name -> how a picture becomes that input.
+        max_input_bytes: how much the decoded arrays of one request may hold.
+        max_image_pixels: the largest picture.
+    """
+
+    model: str
+    inputs: tuple[TensorSpec, ...]
+    images: Mapping[str, ImageInput]
+    max_input_bytes: int
+    max_image_pixels: int
+
+    def read(self, request: HttpRequest) -> dict[str, Array]:
+        """The inputs of a request: name -> (rows, *row shape) in the input's dtype.
+
+        Raises:
+            UnsupportedMedia: the content type is none that this model takes.
+            InvalidJson, InvalidInput, UndecodableImage, BodyTooLarge: the body is not what it says, or does not
+                fit the model.
+        """
+        encoding = request.header(b"content-encoding")
+        if encoding not in ("", "identity"):
+            raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
+        body = request.body
+        if not body:
+            raise InvalidRequest(f"Expected a body: {self._taken()}. Received: an empty one.")
+        content_type = request.header(b"content-type")
+        media = content_type.partition(";")[0].strip().lower()
+        if media in _UNTYPED:
+            media = _sniff(body)
+        if media == JSON:
+            return self._json(body)
+        if media == NPY:
+            return self._one(decode_npy(body), "the array")
+        if media == NPZ:
+            return fit_named(decode_npz(body, self.max_input_bytes), self.inputs, "the npz file", single=True)
+        if media == MULTIPART:
+            return self._multipart(read_parts(body, content_type))
+        if media.startswith("image/") and len(self.images) == len(self.inputs) == 1:
+            return {self.inputs[0].name: self._picture(body, self.inputs[0].name)[np.newaxis]}
+        raise UnsupportedMedia(f"Expected {self._taken()}. Received: {media[:80] or 'no content type'}.")
+
+    # -- JSON ---------------------------------------------------------------------------------------------
+
+    def _json(self, body: bytes) -> dict[str, Array]:
+        value = decode_json(body)
+        if not isinstance(value, dict):
+            raise InvalidInput(
+                f"Expected a JSON object with 'instances' or 'inputs'. Received: {_kind(value)}."
+            )
+        if len(value) != 1 or not value.keys() & {"instances", "inputs"}:
+            raise InvalidInput(
+                "Expected a JSON object with exactly one member, 'instances' (rows) or 'inputs' (columns). "
+                f"Received: {[key[:80] for key in value][:8]}."
+            )
+        literal = any(word in body for word in _LITERALS)
+        if "inputs" in value:
+            return self._columns(value["inputs"], body, literal=literal)
+        return self._rows(value["instances"], body, literal=literal)
+
+    def _rows(self, rows: Any, body: bytes, *, literal: bool) -> dict[str, Array]:
+        if not isinstance(rows, list) or not rows:
+            raise InvalidInput(
+                f"Expected 'instances' to be a list of at least one row. Received: {_kind(rows)}."
+            )
+        if not isinstance(rows[0], dict):
+            plain = not literal and body.count(b'"') == 2
+            return self._one(self._lists(rows, self._only(), "instances", plain=plain), "instances")
+        if _is_b64(rows[0]):
+            return {self._only().name: self._pictures(rows, self._only().name, "instances")}
+        for place, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise InvalidInput(
+                    f"Expected every row to be an object. Received: instances[{place}] is {_kind(row)}."
+                )
+            check_names(row, self.inputs, f"instances[{place}]")
+        columns = {spec.name: [row[spec.name] for row in rows] for spec in self.inputs}
+        plain = not literal and body.count(b'"') == 2 * (1 + len(rows) * len(self.inputs))
+        return self._named(columns, "instances", plain=plain)
+
+    def _columns(self, columns: Any, body: bytes, *, literal: bool) -> dict[str, Array]:
+        if isinstance(columns, dict) and not _is_b64(columns):
+            check_names(columns, self.inputs, "inputs")
+            plain = not literal and body.count(b'"') == 2 * (1 + len(columns))
+            return self._named(columns, "inputs", plain=plain)
+        plain = not literal and body.count(b'"') == 2
+        return self._named({self._only().name: columns}, "inputs", plain=plain)
+
+    def _named(self, columns: Mapping[str, Any], where: str, *, plain: bool) -> dict[str, Array]:
+        arrays = {}
+        for spec in self.inputs:
+            value, place = columns[spec.name], f"{where}[{spec.name!r}]"
+            if _is_b64(value):
+                value = [value]
+            if isinstance(value, list) and value and _is_b64(value[0]):
+                arrays[spec.name] = self._pictures(value, spec.name, place)
+            else:
+                arrays[spec.name] = self._lists(value, spec, place, plain=plain)
+        return fit_named(arrays, self.inputs, where, single=where == "inputs")
+
+    def _lists(self, values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
+        if isinstance(values, dict):
+            raise InvalidInput(f"Expected {where} to be lists of numbers. Received: an object.")
+        return array_from_lists(values, spec, where, plain=plain)
+
+    # -- pictures -----------------------------------------------------------------------------------------
+
+    def _pictures(self, values: list[Any], name: str, where: str) -> Array:
+        rows: list[Array] = []
+        for place, value in enumerate(values):
+            what = f"{where}[{place}]"
+            if not _is_b64(value) or not isinstance(value["b64"], str):
+                raise InvalidInput(
+                    f'Expected {what} to be {{"b64": "..."}} like the first. Received: {_kind(value)}.'
+                )
+            try:
+                data = b64decode(value["b64"], validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise InvalidInput(f"Expected {what} to be base64. Received: {error}.") from error
+            self._append(rows, lambda data=data: self._picture(data, name), what, index=place)
+        return _stack(rows, where)
+
+    def _picture(self, data: bytes, name: str) -> Array:
+        target = self.images.get(name)
+        if target is None:
+            raise UnsupportedMedia(
+                f"Expected numbers for input '{name}' of model '{self.model}', which takes no pictures. "
+                "Received: an image."
+            )
+        return prepare(data, target, max_pixels=self.max_image_pixels)
+
+    def _append(self, rows: list[Array], make: Callable[[], Array], what: str, **place: Any) -> None:
+        """Adds a row and watches the limit; an image's error says which image it was."""
+        try:
+            rows.append(make())
+        except UndecodableImage as error:
+            raise type(error)(f"{what}: {error.message}", **place) from error
+        if sum(row.nbytes for row in rows[:1]) * len(rows) > self.max_input_bytes:
+            raise BodyTooLarge(
+                f"Expected inputs of at most {self.max_input_bytes} bytes once decoded (max_input_bytes). "
+                f"Received: more, at {what}."
+            )
+
+    # -- multipart ----------------------------------------------------------------------------------------
+
+    def _multipart(self, parts: list[Part]) -> dict[str, Array]:
+        by_input: dict[str, list[tuple[int, Part]]] = {}
+        names = [spec.name for spec in self.inputs]
+        for place, part in enumerate(parts):
+            name = names[0] if len(names) == 1 else part.name
+            by_input.setdefault(name, []).append((place, part))
+        if not parts:
+            raise InvalidInput("Expected at least one file in the form. Received: none.")
+        check_names(by_input, self.inputs, "the form's parts")
+        arrays = {spec.name: self._parts(by_input[spec.name], spec) for spec in self.inputs}
+        return fit_named(arrays, self.inputs, "the form's parts")
+
+    def _parts(self, parts: list[tuple[int, Part]], spec: TensorSpec) -> Array:
+        blocks: list[Array] = []
+        for place, part in parts:
+            what = f"part {place} ({(part.filename or part.name)[:80]!r})"
+            self._append(
+                blocks,
+                lambda part=part, what=what: self._part(part, spec, what),
+                what,
+                index=place,
+                name=part.filename or part.name,
+            )
+        if len({block.shape[1:] for block in blocks}) > 1:
+            shapes = sorted({tuple(block.shape[1:]) for block in blocks})
+            raise InvalidInput(f"Expected parts of one shape for input '{spec.name}'. Received: {shapes}.")
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def _part(self, part: Part, spec: TensorSpec, what: str) -> Array:
+        """(rows, *row shape): a picture is one row; arrays and JSON lists may hold many."""
+        if part.data.startswith(NPY_MAGIC):
+            return fit(decode_npy(part.data, what), spec, what, single=True)
+        if part.filename is None and part.data.lstrip()[:1] == b"[":
+            lists = array_from_lists(decode_json(part.data), spec, what, plain=False)
+            return fit(lists, spec, what, single=True)
+        return self._picture(part.data, spec.name)[np.newaxis]
+
+    # -- shared -------------------------------------------------------------------------------------------
+
+    def _only(self) -> TensorSpec:
+        if len(self.inputs) == 1:
+            return self.inputs[0]
+        raise InvalidInput(
+            f"Expected values keyed by the inputs {[spec.name for spec in self.inputs]} of model '{self.model}'. "
+            "Received: values without names."
+        )
+
+    def _one(self, array: Array, where: str) -> dict[str, Array]:
+        spec = self._only()
+        return {spec.name: fit(array, spec, where, single=where != "instances")}
+
+    def _taken(self) -> str:
+        kinds = [JSON, NPY, NPZ, MULTIPART]
+        if len(self.images) == len(self.inputs) == 1:
+            kinds.insert(0, "image/*")
+        return f"one of {', '.join(kinds)} for model '{self.model}'"
+
+
+def _sniff(body: bytes) -> str:
+    """The content type of a body that came without one, told by its first bytes."""
+    if body.startswith(NPY_MAGIC):
+        return NPY
+    if body.startswith(ZIP_MAGIC):
+        return NPZ
+    if body.startswith(_IMAGE_MAGIC):
+        return "image/*"
+    return JSON if body.lstrip()[:1] in (b"{", b"[") else ""
+
+
+def _stack(rows: list[Array], where: str) -> Array:
+    shapes = {row.shape for row in rows}
+    if len(shapes) > 1:
+        raise InvalidInput(
+            f"Expected the pictures of {where} to have one size, because the model takes any. Received: {shapes}."
+        )
+    return np.stack(rows)
+
+
+def _is_b64(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"b64"}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"an object with {[str(key)[:80] for key in value][:8]}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "null" if value is None else f"a {type(value).__name__}"

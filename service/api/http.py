@@ -1,0 +1,46 @@
+"""Owns the two values that cross between a driver and a dialect: a request and a reply. No waiting, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """One request, read whole.
+
+    Args:
+        method: upper case.
+        path: decoded, without the query.
+        query: the raw query string.
+        headers: lower-case names, as bytes, as ASGI gives them; the last one wins.
+        body: the bytes as they came.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+
+    def header(self, name: bytes) -> str:
+        """A header's value, or an empty string."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+
+@dataclass(slots=True)
+class Reply:
+    """One reply, ready to send.
+
+    Args:
+        status: the HTTP status.
+        body: the bytes.
+        content_type: of the body.
+        headers: further headers.
+    """
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)

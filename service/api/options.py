@@ -1,0 +1,144 @@
+"""Owns the query string and the Accept header of the native API: their names, values and messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import parse_qsl
+
+from service.codecs import JSON, NPY, NPZ
+from service.errors import InvalidParameter, NotAcceptable
+from service.fields import nearest
+
+SHARED = ("model", "version", "top", "dtype", "timeout_ms")
+FEATURES_ONLY = ("layer", "pool", "normalize", "include")
+_REPEATABLE = ("layer",)
+_CHOICES = {
+    "pool": ("avg", "max"),
+    "normalize": ("l2",),
+    "dtype": ("float16", "float32"),
+    "include": ("predictions",),
+}
+_MAX_PARAMETERS = 256
+_FORMATS = {
+    JSON: JSON,
+    "application/*": JSON,
+    "*/*": JSON,
+    NPY: NPY,
+    NPZ: NPZ,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the query asks for; see `/docs` for each."""
+
+    model: str | None = None
+    version: int | None = None
+    layers: tuple[str, ...] = ()
+    top: int | None = None
+    pool: str | None = None
+    normalize: str | None = None
+    dtype: str | None = None
+    predictions: bool = False
+    timeout_s: float | None = None
+
+
+@lru_cache(maxsize=4096)
+def parse_options(query: bytes, *, features: bool) -> Options:
+    """The options of a raw query string.
+
+    Args:
+        query: as it came, percent-encoded.
+        features: the route is `/features`, which takes more options than `/predict`.
+
+    Raises:
+        InvalidParameter: an unknown or repeated name, or an impossible value.
+    """
+    known = (*SHARED, *FEATURES_ONLY) if features else SHARED
+    values: dict[str, list[str]] = {}
+    for name, value in _pairs(query):
+        if name not in known:
+            raise InvalidParameter(
+                f"Expected query parameters out of {', '.join(known)}. Received: {name[:80]!r}.{nearest(name, known)}"
+            )
+        values.setdefault(name, []).append(value)
+        if len(values[name]) > 1 and name not in _REPEATABLE:
+            raise InvalidParameter(f"Expected '{name}' once. Received: {len(values[name])} times.")
+    one = {name: found[0] for name, found in values.items()}
+    for name, choices in _CHOICES.items():
+        if name in one and one[name] not in choices:
+            raise InvalidParameter(
+                f"Expected '{name}' to be {' or '.join(choices)}. Received: {one[name][:80]!r}."
+            )
+    timeout_ms = _whole(one, "timeout_ms")
+    return Options(
+        model=one.get("model"),
+        version=_whole(one, "version"),
+        layers=tuple(values.get("layer", ())),
+        top=_whole(one, "top"),
+        pool=one.get("pool"),
+        normalize=one.get("normalize"),
+        dtype=one.get("dtype"),
+        predictions="include" in one or not features,
+        timeout_s=None if timeout_ms is None else timeout_ms / 1000,
+    )
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            errors="strict",
+            max_num_fields=_MAX_PARAMETERS,
+        )
+    except ValueError as error:
+        raise InvalidParameter(
+            f"Expected a query string of name=value pairs, percent-encoded UTF-8, at most {_MAX_PARAMETERS}. "
+            f"Received: {error}."
+        ) from error
+
+
+def _whole(values: dict[str, str], name: str) -> int | None:
+    if name not in values:
+        return None
+    text = values[name]
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise InvalidParameter(f"Expected '{name}' to be a whole number above 0. Received: {text[:80]!r}.")
+    return int(text)
+
+
+@lru_cache(maxsize=256)
+def parse_accept(accept: str) -> tuple[str, ...]:
+    """The formats that the client takes, best first; JSON where it does not say.
+
+    Raises:
+        NotAcceptable: none of ours is among them.
+
+    Source: RFC 9110, section 12.5.1. A format named with q=0 is excluded; equal weights keep the header's order.
+    """
+    if not accept.strip():
+        return (JSON,)
+    weighted: list[tuple[float, int, str]] = []
+    for place, part in enumerate(accept.split(",")):
+        media, _, parameters = part.strip().partition(";")
+        name = _FORMATS.get(media.strip().lower())
+        weight = _weight(parameters)
+        if name is not None and weight > 0:
+            weighted.append((-weight, place, name))
+    if not weighted:
+        raise NotAcceptable(f"Expected Accept to allow {JSON}, {NPY} or {NPZ}. Received: {accept[:200]!r}.")
+    return tuple(dict.fromkeys(name for _, _, name in sorted(weighted)))
+
+
+def _weight(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,175 @@
+"""Owns the Flask application: pages, metadata, metrics, health, and the inference routes on any WSGI server.
+
+Its inference views wait on the calling thread; under gunicorn's ASGI worker the express lane (`asgi`) takes
+those routes before they get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, redirect, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import NotFound as NoRoute
+
+from service import errors
+from service.api import catalog
+from service.api.http import HttpRequest, Reply
+from service.api.native import NativeEndpoint
+from service.api.openapi import openapi_document
+from service.api.problems import problem
+from service.codecs import encode_json
+from service.exchange import Exchange, body_too_large
+from service.fields import nearest
+from service.runtime import Runtime
+from service.telemetry import UNKNOWN, Telemetry
+
+_PAGES = Path(__file__).parent / "pages"
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(
+    runtime: Runtime,
+    telemetry: Telemetry,
+    endpoints: Sequence[NativeEndpoint],
+    *,
+    max_body_bytes: int,
+    device: Mapping[str, Any],
+) -> Flask:
+    """The application.
+
+    Args:
+        runtime: the served models.
+        telemetry: metrics and request ids.
+        endpoints: the inference routes.
+        max_body_bytes: the largest request body.
+        device: the device settings in force, for `/models`; filled in once they are known.
+    """
+    app = Flask("layertap", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+    _add_inference(app, runtime, telemetry, endpoints, max_body_bytes)
+    _add_catalog(app, runtime, device)
+    _add_pages(app, telemetry)
+    _add_errors(app, telemetry)
+    return app
+
+
+def to_response(reply: Reply) -> Response:
+    """A Flask response of a reply."""
+    response = Response(reply.body, reply.status, reply.headers)
+    response.headers["Content-Type"] = reply.content_type
+    return response
+
+
+def _add_inference(
+    app: Flask,
+    runtime: Runtime,
+    telemetry: Telemetry,
+    endpoints: Sequence[NativeEndpoint],
+    max_body_bytes: int,
+) -> None:
+    for endpoint in endpoints:
+        view = _inference_view(endpoint, runtime, telemetry, max_body_bytes)
+        app.add_url_rule(endpoint.path, endpoint.name, view, methods=["POST"])
+
+
+def _inference_view(
+    endpoint: NativeEndpoint, runtime: Runtime, telemetry: Telemetry, max_body_bytes: int
+) -> Callable[[], Response]:
+    def view() -> Response:
+        given = request.headers.get("X-Request-Id")
+        exchange = Exchange(endpoint, runtime, telemetry, given.encode() if given else None)
+        try:
+            call = exchange.parse(_read(max_body_bytes))
+            result = runtime.infer(call.request, begun=exchange.begun)
+            reply = exchange.finish(exchange.render(call, result))
+        except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
+            reply = exchange.fail(error)
+        return to_response(reply)
+
+    return view
+
+
+def _read(max_body_bytes: int) -> HttpRequest:
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge as error:
+        raise body_too_large(max_body_bytes) from error
+    headers = {
+        name.lower().encode("latin-1"): value.encode("latin-1", "replace") for name, value in request.headers
+    }
+    return HttpRequest(request.method, request.path, request.query_string, headers, body)
+
+
+def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> None:
+    def layers(name: str) -> Response:
+        text = request.args.get("version")
+        if text is not None and not (text.isascii() and text.isdecimal()):
+            raise errors.InvalidParameter(
+                f"Expected 'version' to be a whole number. Received: {text[:80]!r}."
+            )
+        return to_response(catalog.layers(runtime, name, None if text is None else int(text)))
+
+    routes: dict[str, Callable[..., Response]] = {
+        "/healthz": lambda: to_response(catalog.healthz(runtime)),
+        "/readyz": lambda: to_response(catalog.readyz(runtime)),
+        "/models": lambda: to_response(catalog.models(runtime, device)),
+        "/models/<name>": lambda name: to_response(catalog.model(runtime, name)),
+        "/models/<name>/layers": layers,
+        "/openapi.json": lambda: to_response(Reply(200, encode_json(openapi_document(runtime)))),
+    }
+    for path, view in routes.items():
+        app.add_url_rule(path, path, view)
+
+
+def _add_pages(app: Flask, telemetry: Telemetry) -> None:
+    docs = (_PAGES / "docs.html").read_bytes()
+    app.add_url_rule("/docs", "docs", lambda: to_response(Reply(200, docs, "text/html; charset=utf-8")))
+    app.add_url_rule(
+        "/metrics", "metrics", lambda: to_response(Reply(200, telemetry.render(), _METRICS_TYPE))
+    )
+    app.add_url_rule("/", "root", lambda: redirect("/docs"))
+
+
+def _add_errors(app: Flask, telemetry: Telemetry) -> None:
+    paths = [rule.rule for rule in app.url_map.iter_rules()]
+
+    def answer(error: Exception) -> Response:
+        if isinstance(error, HTTPException) and (error.code or 500) < 400:
+            return error.get_response()  # type: ignore[return-value]  # a redirect; werkzeug's type is the base class
+        ours = _translate(error, paths)
+        if ours.status == 500:
+            app.logger.error("%s failed", request.path, exc_info=error)
+        response = to_response(problem(ours))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
+
+    def identify(response: Response) -> Response:
+        if "X-Request-Id" not in response.headers:  # an inference view has recorded itself
+            given = request.headers.get("X-Request-Id")
+            request_id = telemetry.request_id(given.encode() if given else None)
+            response.headers["X-Request-Id"] = request_id
+            route = request.url_rule.rule if request.url_rule else UNKNOWN
+            telemetry.answered(route, UNKNOWN, response.status_code, None, request_id)
+        return response
+
+    app.register_error_handler(Exception, answer)
+    app.after_request(identify)
+
+
+def _translate(error: Exception, paths: Sequence[str]) -> errors.LayertapError:
+    if isinstance(error, errors.LayertapError):
+        return error
+    if isinstance(error, NoRoute):
+        return errors.NotFound(
+            f"Expected one of the paths at /docs. Received: {request.path[:200]!r}.{nearest(request.path, paths)}"
+        )
+    if isinstance(error, MethodNotAllowed):
+        allowed = " or ".join(sorted(error.valid_methods or []))
+        return errors.MethodNotAllowed(f"Expected {allowed} {request.path}. Received: {request.method}.")
+    if isinstance(error, HTTPException) and (error.code or 500) < 500:
+        return errors.InvalidRequest(error.description or error.name)
+    return errors.ServiceError("The service failed on this request; its log has the cause.")

@@ -1,0 +1,155 @@
+"""Owns the way between bytes and arrays: JSON, npy and npz. It knows no model.
+
+Nothing is ever unpickled. Sizes are checked against what is really there before memory is taken.
+Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.lib import format as npy_format
+
+from service.errors import BodyTooLarge, InvalidInput, InvalidJson
+from service.tensors import Array
+
+JSON = "application/json"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = b"PK\x03\x04"
+
+_MAX_NPZ_ARRAYS = 1024
+_BAD_HEADER = (
+    ValueError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+)
+_BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,  # encrypted, or an unknown compression (NotImplementedError)
+    struct.error,
+)
+
+
+def decode_json(body: bytes | memoryview) -> Any:
+    """The value that a JSON text holds.
+
+    Raises:
+        InvalidJson: with the place of the mistake; NaN and Infinity are no JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"Expected a JSON body. Received: {error}.") from error
+
+
+def encode_json(value: Any) -> bytes:
+    """Compact JSON; arrays become nested lists, float32 in its shortest form, non-finite numbers `null`."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def decode_npy(body: bytes | memoryview, what: str = "the body") -> Array:
+    """The array that an npy file holds, a read-only view of the bytes.
+
+    Raises:
+        InvalidInput: no npy file, a truncated one, or one whose dtype holds objects.
+    """
+    file = io.BytesIO(body)
+    try:
+        version = npy_format.read_magic(file)
+        reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        shape, fortran_order, dtype = reader(file)
+    except _BAD_HEADER as error:
+        raise InvalidInput(f"Expected {what} to be an npy file. Received: {_first_line(error)}.") from error
+    if dtype.hasobject:
+        raise InvalidInput(
+            f"Expected {what} to hold numbers. Received: dtype {dtype}, which needs unpickling."
+        )
+    if dtype.itemsize == 0 or dtype.names or dtype.subdtype:
+        raise InvalidInput(f"Expected {what} to hold plain numbers. Received: dtype {dtype}.")
+    data = memoryview(body)[file.tell() :]
+    expected = dtype.itemsize
+    for size in shape:
+        expected *= size
+    if len(data) != expected or any(size < 0 for size in shape):
+        raise InvalidInput(
+            f"Expected {what} to carry {expected} bytes after its header, for shape {list(shape)} of {dtype}. "
+            f"Received: {len(data)} bytes."
+        )
+    try:
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+    except ValueError as error:  # more axes than numpy can hold
+        raise InvalidInput(f"Expected {what} to be an array. Received: {_first_line(error)}.") from error
+
+
+def decode_npz(body: bytes | memoryview, max_bytes: int) -> dict[str, Array]:
+    """The named arrays of an npz file, in its order.
+
+    Args:
+        body: the file.
+        max_bytes: how much it may unpack to.
+
+    Raises:
+        InvalidInput: no npz file, or a broken one.
+        BodyTooLarge: it would unpack to more than `max_bytes`.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > max_bytes or len(members) > _MAX_NPZ_ARRAYS:
+                raise BodyTooLarge(
+                    f"Expected an npz file that unpacks to at most {max_bytes} bytes and {_MAX_NPZ_ARRAYS} "
+                    f"arrays. Received: {unpacked} bytes in {len(members)} arrays."
+                )
+            return {
+                member.filename.removesuffix(".npy"): decode_npy(
+                    archive.read(member), f"'{member.filename}' of the npz file"
+                )
+                for member in members
+            }
+    except _BAD_ZIP as error:
+        raise InvalidInput(f"Expected an npz file. Received: {_first_line(error)}.") from error
+
+
+def encode_npy(array: Array) -> bytes:
+    """An npy file, version 1.0, C order."""
+    head = io.BytesIO()
+    array = np.ascontiguousarray(array)
+    npy_format.write_array_header_1_0(head, npy_format.header_data_from_array_1_0(array))
+    return b"".join((head.getvalue(), array.data if array.size else b""))
+
+
+def encode_npz(arrays: Mapping[str, Array]) -> bytes:
+    """An uncompressed npz file whose members keep the mapping's order."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            # A fixed date: equal arrays are equal bytes.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), encode_npy(array))
+    return file.getvalue()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200].rstrip(".")

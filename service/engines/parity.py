@@ -1,0 +1,123 @@
+"""Owns the proof that an engine gives what Keras itself gives, on rows it has never seen compiled.
+
+Rows come from `golden.npz` beside the model's file, keyed by input name, else from a seeded generator that
+respects dtypes and Embedding ranges. Where golden.npz also holds arrays named like outputs, Keras and the engine
+must both reproduce those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.engines import Engine
+from service.errors import LoadError
+from service.tensors import Array
+
+GOLDEN = "golden.npz"
+_ROWS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far apart two sets of outputs are.
+
+    Args:
+        largest: the largest absolute difference, relative to the output's largest magnitude.
+        tolerance: what is allowed.
+        rows: how many rows were compared.
+        source: `golden.npz` or `seeded`.
+    """
+
+    largest: float
+    tolerance: float
+    rows: int
+    source: str
+
+
+def golden_rows(path: Path, names: tuple[str, ...]) -> dict[str, Array] | None:
+    """The arrays of `golden.npz` beside a model's file, or `None` where there is none.
+
+    Raises:
+        LoadError: the file is broken or lacks an input.
+    """
+    file = path.parent / GOLDEN
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            rows = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise LoadError(
+            f"Expected arrays in {file.name}. Received: {error}.", mend=f"Rewrite {file}."
+        ) from error
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise LoadError(
+            f"Expected {file.name} to hold the inputs {list(names)}. Missing: {missing}.",
+            mend=f"Write {file} with one array for each input, named like it.",
+        )
+    return rows
+
+
+def prove(
+    engine: Engine,
+    reference: Any,
+    rows: Mapping[str, Array],
+    *,
+    source: str,
+    tolerance: float,
+) -> Parity:
+    """Compares the engine's predictions with the reference's.
+
+    Args:
+        engine: what will serve.
+        reference: takes the input arrays in the model's order, gives output arrays in the model's order.
+        rows: input name -> (N, *row shape), possibly with expected outputs by name.
+        source: where the rows are from.
+        tolerance: relative to each output's scale.
+
+    Raises:
+        LoadError: they differ by more.
+    """
+    spec = engine.spec
+    inputs = {item.name: np.ascontiguousarray(rows[item.name], item.dtype) for item in spec.inputs}
+    function = engine.compile(tuple(dict.fromkeys(output.path for output in spec.outputs)))
+    got = function.run(inputs)
+    expected = reference([inputs[item.name] for item in spec.inputs])
+    largest = 0.0
+    for output, wanted in zip(spec.outputs, expected, strict=True):
+        references = [wanted]
+        if output.name in rows and output.name not in inputs:
+            references.append(rows[output.name])
+        for values in references:
+            difference = relative_difference(got[output.path], values)
+            largest = max(largest, difference)
+            if not difference <= tolerance:
+                raise LoadError(
+                    f"Expected output '{output.name}' of the {engine.name} engine to equal Keras' own to "
+                    f"{tolerance:g} of its scale, on {source} rows. Received: a difference of {difference:g}.",
+                    mend="Report this file: the engine computes something else than Keras.",
+                )
+    return Parity(largest, tolerance, len(next(iter(inputs.values()))), source)
+
+
+def relative_difference(got: Array, wanted: Array) -> float:
+    """The largest absolute difference over the largest finite magnitude of `wanted`.
+
+    Infinite where shapes or non-finite values differ.
+    """
+    if got.shape != wanted.shape:
+        return float("inf")
+    if got.dtype.kind not in "fiu":
+        return 0.0 if bool(np.all(got == wanted)) else float("inf")
+    finite = np.isfinite(wanted)
+    if not np.array_equal(got[~finite], wanted[~finite], equal_nan=True):
+        return float("inf")
+    scale = max(float(np.max(np.abs(wanted[finite]), initial=0.0)), np.finfo(np.float32).tiny)
+    worst = np.max(np.abs(got[finite].astype(np.float64) - wanted[finite]), initial=0.0)
+    return float(worst) / scale

@@ -1,0 +1,149 @@
+"""Owns the TensorFlow engine: one concrete function per set of outputs, with a free batch axis, warm.
+
+`model.predict` costs tens of milliseconds before it computes anything, so it never runs here. A function is
+traced once for every batch size; with buckets, batches are padded so that devices which pay for each new size
+(a GPU tuning its kernels) only ever see a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from service.errors import InputRejected, LoadError
+from service.surgery import cut, seeded_rows
+from service.tensors import Array, ModelSpec
+
+_REJECTIONS = (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError)
+
+
+class TensorFlowFunction:
+    """One compiled function.
+
+    Args:
+        concrete: takes the inputs in the model's order, returns the outputs in `paths`' order.
+        inputs: the inputs' names, in that order.
+        paths: the layer paths it returns.
+        buckets: batch sizes to pad to, ascending; empty where padding only costs.
+        on_padding: told how many rows each batch was padded by.
+    """
+
+    def __init__(
+        self,
+        concrete: Callable[..., Sequence[Any]],
+        inputs: tuple[str, ...],
+        paths: tuple[str, ...],
+        buckets: tuple[int, ...],
+        on_padding: Callable[[int], None],
+    ) -> None:
+        self._concrete = concrete
+        self._inputs = inputs
+        self._paths = paths
+        self._buckets = buckets
+        self._on_padding = on_padding
+
+    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """One forward pass; see `service.engines.Function`."""
+        arrays = [batch[name] for name in self._inputs]
+        rows = len(arrays[0])
+        padding = self._padding(rows)
+        if padding:
+            arrays = [np.concatenate([array, np.repeat(array[-1:], padding, axis=0)]) for array in arrays]
+            self._on_padding(padding)
+        try:
+            tensors = self._concrete(*[tf.constant(array) for array in arrays])
+        except _REJECTIONS as error:
+            raise InputRejected(f"The model rejected these values: {_reason(error)}.") from error
+        outputs = [tensor.numpy() for tensor in tensors]
+        if padding:
+            outputs = [output[:rows] for output in outputs]
+        return dict(zip(self._paths, outputs, strict=True))
+
+    def _padding(self, rows: int) -> int:
+        for bucket in self._buckets:
+            if bucket >= rows:
+                return bucket - rows
+        return 0
+
+
+class TensorFlowEngine:
+    """A Keras model, compiled by TensorFlow.
+
+    Args:
+        model: a `keras.Model`.
+        spec: what it takes and gives.
+        buckets: batch sizes to pad to, ascending; empty for none.
+        on_trace: called once for every trace of a function.
+        on_padding: told how many rows each batch was padded by.
+    """
+
+    name = "tensorflow"
+
+    def __init__(
+        self,
+        model: Any,
+        spec: ModelSpec,
+        *,
+        buckets: tuple[int, ...] = (),
+        on_trace: Callable[[], None] = lambda: None,
+        on_padding: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._model = model
+        self.spec = spec
+        self._buckets = buckets
+        self._on_trace = on_trace
+        self._on_padding = on_padding
+
+    def compile(self, outputs: tuple[str, ...]) -> TensorFlowFunction:
+        """A warm function; see `service.engines.Engine`."""
+        forward = cut(self._model, outputs)
+
+        def traced(*tensors: Any) -> list[Any]:
+            self._on_trace()
+            return forward(tensors)
+
+        signature = [
+            tf.TensorSpec([None, *spec.row_shape], spec.dtype, name=f"input_{place}")
+            for place, spec in enumerate(self.spec.inputs)
+        ]
+        try:
+            concrete = tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
+            function = TensorFlowFunction(
+                concrete,
+                tuple(spec.name for spec in self.spec.inputs),
+                outputs,
+                self._buckets,
+                self._on_padding,
+            )
+            for rows in self._buckets or (1,):
+                function.run(seeded_rows(self._model, rows))
+        except (ValueError, TypeError, tf.errors.OpError, InputRejected) as error:
+            raise LoadError(
+                f"{', '.join(outputs)} cannot be computed: {_reason(error)}.",
+                mend="Check with Keras that the model runs on one row of zeros.",
+            ) from error
+        return function
+
+
+def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
+    """1, 2, 4, ... up to and including `max_batch_size`."""
+    sizes = []
+    size = 1
+    while size < max_batch_size:
+        sizes.append(size)
+        size *= 2
+    return (*sizes, max_batch_size)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of TensorFlow's message, without the graph node that it names."""
+    text = str(getattr(error, "message", None) or error).strip().splitlines()
+    lines = [
+        line
+        for line in text
+        if line and not line.startswith(("Detected at", "Graph execution error", "Stack"))
+    ]
+    return lines[0].split(" [[")[0].rstrip(".")[:300] if lines else type(error).__name__

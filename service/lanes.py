@@ -1,0 +1,104 @@
+"""Owns one model's compiled functions: warm ones for good, others in a bounded cache, compiled on demand.
+
+A request for a set of outputs that was not warmed opens a closed lane: its jobs wait in the scheduler while
+the compiler thread makes the function, and nobody else waits with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from concurrent.futures import Executor
+
+from service.engines import Engine
+from service.errors import InferenceFailed, NotReady, RequestError
+from service.scheduler import Lane, Scheduler
+
+_log = logging.getLogger("layertap.lanes")
+
+
+class LaneCache:
+    """The lanes of one version of one model, by the set of outputs they compute.
+
+    Args:
+        label: `model/version`, for logs.
+        engine: compiles the functions.
+        scheduler: opens and fails the lanes.
+        compiler: runs compilations, off the engine thread.
+        max_batch_size: rows of the largest batch.
+        max_compiled: how many functions are kept besides the warm ones.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        engine: Engine,
+        scheduler: Scheduler,
+        compiler: Executor,
+        *,
+        max_batch_size: int,
+        max_compiled: int,
+    ) -> None:
+        self._label = label
+        self._engine = engine
+        self._scheduler = scheduler
+        self._compiler = compiler
+        self._max_batch_size = max_batch_size
+        self._max_compiled = max_compiled
+        self._warm: dict[tuple[str, ...], Lane] = {}
+        self._cold: OrderedDict[tuple[str, ...], Lane] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def warm(self, outputs: tuple[str, ...]) -> None:
+        """Compiles a function now and keeps it for good.
+
+        Raises:
+            LoadError: it cannot be compiled.
+        """
+        function = self._engine.compile(outputs)
+        self._warm[outputs] = self._new_lane(outputs)
+        self._scheduler.open(self._warm[outputs], function.run)
+
+    def lane(self, outputs: tuple[str, ...]) -> Lane:
+        """The lane for a set of outputs; a closed one, being compiled, where there was none."""
+        lane = self._warm.get(outputs)
+        if lane is not None:
+            return lane
+        with self._lock:
+            lane = self._cold.get(outputs)
+            if lane is not None:
+                self._cold.move_to_end(outputs)
+                return lane
+            lane = self._cold[outputs] = self._new_lane(outputs)
+            if len(self._cold) > self._max_compiled:
+                self._cold.popitem(last=False)  # jobs that wait in it keep it alive
+        try:
+            self._compiler.submit(self._compile, outputs, lane)
+        except RuntimeError as error:  # shut down: the service drains
+            raise NotReady("The service is draining; send the request to another instance.") from error
+        return lane
+
+    @property
+    def compiled(self) -> list[tuple[str, ...]]:
+        """The sets of outputs that have a function or are getting one."""
+        with self._lock:
+            return [*self._warm, *self._cold]
+
+    def _new_lane(self, outputs: tuple[str, ...]) -> Lane:
+        return Lane(
+            f"{self._label}:{','.join(outputs)}", max_batch_size=self._max_batch_size, label=self._label
+        )
+
+    def _compile(self, outputs: tuple[str, ...], lane: Lane) -> None:
+        try:
+            function = self._engine.compile(outputs)
+        except Exception as error:  # noqa: BLE001 whatever the engine raises belongs to the jobs that wait
+            _log.exception("%s: compiling %s failed", self._label, ",".join(outputs))
+            with self._lock:
+                if self._cold.get(outputs) is lane:
+                    del self._cold[outputs]
+            failure = error if isinstance(error, RequestError) else InferenceFailed(f"{error}")
+            self._scheduler.fail(lane, failure)
+        else:
+            self._scheduler.open(lane, function.run)

@@ -1,0 +1,78 @@
+"""Owns the way from a file of the repository to a proved engine: load, describe, compile, compare with Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from service.engines.parity import GOLDEN, golden_rows, prove
+from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
+from service.loader import load
+from service.repository import ModelEntry, ModelVersion
+from service.served import OpenedModel
+from service.surgery import describe, seeded_rows
+from service.tensors import Array
+
+
+def open_model(
+    entry: ModelEntry,
+    version: ModelVersion,
+    *,
+    buckets_to: int | None,
+    tolerance: float,
+    on_trace: Callable[[], None],
+    on_padding: Callable[[int], None],
+) -> OpenedModel:
+    """One version, loaded and proved.
+
+    Args:
+        entry: the model.
+        version: the file.
+        buckets_to: pad batches to powers of two up to this size; `None` for no padding.
+        tolerance: the largest difference to Keras, relative to an output's scale.
+        on_trace: called for every trace of a function.
+        on_padding: told by how many rows a batch was padded.
+
+    Raises:
+        LoadError: the file cannot be loaded, compiled, or does not compute what Keras does.
+    """
+    loaded = load(version.path, entry.config, entry.object_files, entry.folder)
+    spec = describe(loaded.model)
+    engine = TensorFlowEngine(
+        loaded.model,
+        spec,
+        buckets=bucket_sizes(buckets_to) if buckets_to else (),
+        on_trace=on_trace,
+        on_padding=on_padding,
+    )
+    golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
+    rows = golden if golden is not None else seeded_rows(loaded.model, 2)
+    parity = prove(
+        engine, _keras(loaded.model), rows, source="seeded" if golden is None else GOLDEN, tolerance=tolerance
+    )
+    return OpenedModel(
+        engine,
+        {
+            "file": version.path.name,
+            "file_bytes": version.path.stat().st_size,
+            "sha256": loaded.sha256,
+            "repairs": list(loaded.repairs),
+            "compiled": loaded.compiled,
+            "parity": dataclasses.asdict(parity),
+        },
+    )
+
+
+def _keras(model: Any) -> Callable[[Sequence[Array]], list[Array]]:
+    """Keras' own forward pass, eager: arrays in the model's input order -> arrays in its output order."""
+
+    def call(arrays: Sequence[Array]) -> list[Array]:
+        tensors = [tf.constant(array) for array in arrays]
+        outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
+        return [np.asarray(output) for output in tf.nest.flatten(outputs)]
+
+    return call

@@ -1,0 +1,155 @@
+"""Owns the service's settings: one frozen object, and the only place that reads the environment.
+
+Sources, weakest first: the defaults below, `layertap.toml` in the working directory (or the file that
+LAYERTAP_CONFIG names), `LAYERTAP_<NAME>` in the environment, flags of `python -m service serve`. `PORT`, as
+container platforms set it, replaces the port of `bind`. The README's table is generated from this class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.errors import SettingsError
+from service.fields import build, nearest, setting
+
+PREFIX = "LAYERTAP_"
+CONFIG_FILE = "layertap.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of the service."""
+
+    models_dir: str = setting("models", "folder of the models")
+    default_model: str | None = setting(None, "the model that answers when a request names none")
+    bind: str = setting("0.0.0.0:8080", "address and port to listen on")
+    workers: int = setting(
+        1, "worker processes; each holds a full copy of the models and its share of the device", low=1
+    )
+    engine: str = setting("auto", "what computes", choices=("auto", "tensorflow"))
+    max_batch_size: int = setting(32, "rows of the largest batch", low=1, high=65536)
+    max_batch_delay_ms: float = setting(
+        0.0, "how long a batch may wait for company; 0: a lone request leaves at once", low=0
+    )
+    batch_buckets: str = setting(
+        "auto",
+        "pad batches to 1, 2, 4, ... rows; auto: only where the device pays for every new size (a GPU)",
+        choices=("auto", "on", "off"),
+    )
+    max_queue_rows: int = setting(1024, "rows that may wait before new requests get 429", low=1)
+    max_compiled_outputs: int = setting(32, "functions kept per model for layers that were not warmed", low=1)
+    request_timeout_ms: int = setting(30_000, "a request's time; a client's timeout_ms may shorten it", low=1)
+    gpu_memory_fraction: float | None = setting(
+        None,
+        "the service's total share of each card's memory, shared by its workers; unset: grows on demand",
+        low=0.01,
+        high=1.0,
+    )
+    gpu_allow_growth: bool | None = setting(
+        None, "take GPU memory on demand; off where gpu_memory_fraction is set"
+    )
+    visible_gpus: tuple[int, ...] | None = setting(
+        None, "indices of the cards to use; empty: none; unset: all"
+    )
+    intra_op_threads: int | None = setting(
+        None, "threads inside one TensorFlow operation; unset: usable cores / workers", low=1
+    )
+    inter_op_threads: int | None = setting(
+        None, "TensorFlow operations at a time; unset: TensorFlow's own choice", low=1
+    )
+    decode_threads: int | None = setting(
+        None, "threads that decode images and large bodies; unset: usable cores", low=1
+    )
+    max_body_bytes: int = setting(64 * 2**20, "largest request body", low=1)
+    max_input_bytes: int = setting(
+        512 * 2**20, "largest decoded input of one request: small files can hold large pictures", low=1
+    )
+    max_image_pixels: int = setting(64_000_000, "largest picture, in pixels", low=1)
+    max_reply_bytes: int = setting(64 * 2**20, "largest reply body", low=1)
+    fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
+    log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
+    access_log: str = setting(
+        "errors", "which requests are logged: off, errors (5xx) or all", choices=("off", "errors", "all")
+    )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`bind` as host and port."""
+        host, _, port = self.bind.rpartition(":")
+        return host, int(port)
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """The settings in force.
+
+    Args:
+        environ: the environment; `None` takes the process's.
+        flags: name -> value, from the command line.
+        directory: where `layertap.toml` is looked for; `None` takes the working directory.
+
+    Raises:
+        SettingsError: an unknown key, an impossible value or an unreadable file.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for source, where in (
+        _from_file(environ, directory or Path.cwd()),
+        (_from_environ(environ), "the environment"),
+        (dict(flags or {}), "the command line"),
+    ):
+        build(Settings, source, where)  # each source is checked by itself, so that messages name it
+        values |= source
+    settings = build(Settings, values, "the settings")
+    if "PORT" in environ and "bind" not in (flags or {}):
+        host, _, _ = settings.bind.rpartition(":")
+        settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
+    _check_bind(settings.bind)
+    return settings
+
+
+def under_gunicorn(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether this process is a gunicorn worker; its master leaves its name in the environment."""
+    return (os.environ if environ is None else environ).get("SERVER_SOFTWARE", "").startswith("gunicorn")
+
+
+def _from_file(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
+    named = environ.get(f"{PREFIX}CONFIG")
+    path = Path(named) if named else directory / CONFIG_FILE
+    if not path.is_file():
+        if named:
+            raise SettingsError(f"Expected a file at {PREFIX}CONFIG. Received: {named}.")
+        return {}, CONFIG_FILE
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file), str(path)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Expected TOML in {path}. Received: {error}.") from error
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    names = {field.name for field in dataclasses.fields(Settings)}
+    values = {}
+    for key, value in environ.items():
+        if not key.startswith(PREFIX) or key == f"{PREFIX}CONFIG":
+            continue
+        name = key.removeprefix(PREFIX).lower()
+        if name not in names:
+            raise SettingsError(f"Unknown setting '{key}' in the environment.{nearest(name, names)}")
+        values[name] = value
+    return values
+
+
+def _check_bind(bind: str) -> None:
+    _, separator, port = bind.rpartition(":")
+    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise SettingsError(f"Expected 'bind' as address:port, for example 0.0.0.0:8080. Received: {bind!r}.")

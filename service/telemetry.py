@@ -1,0 +1,230 @@
+"""Owns what an operator sees: Prometheus metrics, the access log, request ids.
+
+Label values are known models, layers and routes only; anything else is `unknown`, so that no client can make
+new time series. Every metric is declared in `Metrics`, from which the README's table is generated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from service.tensors import Timings
+
+UNKNOWN = "unknown"
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_MAX_REQUEST_ID = 128
+
+
+class Metrics:
+    """Every metric of one process.
+
+    Args:
+        registry: where they are registered; one per process, never the global one.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, doc: str, *labels: str) -> Counter:
+            return Counter(f"layertap_{name}", doc, labels, registry=registry)
+
+        def gauge(name: str, doc: str, *labels: str) -> Gauge:
+            return Gauge(f"layertap_{name}", doc, labels, registry=registry)
+
+        def seconds(name: str, doc: str) -> Histogram:
+            return Histogram(f"layertap_{name}_seconds", doc, ("model",), registry=registry, buckets=_SECONDS)
+
+        self.requests = counter(
+            "requests_total", "Replies by route, model and HTTP status.", "route", "model", "code"
+        )
+        self.rejected = counter("rejected_total", "Error replies by their code.", "reason")
+        self.decode = seconds("decode", "Time from the body to valid arrays, for each answered request.")
+        self.queue = seconds("queue", "Time a request waited for its first batch.")
+        self.compute = seconds("compute", "Time of the batches that a request was part of.")
+        self.encode = seconds("encode", "Time from arrays to the reply's body.")
+        self.batch_rows = Histogram(
+            "layertap_batch_rows",
+            "Rows of each batch, without padding.",
+            ("model",),
+            registry=registry,
+            buckets=_ROWS,
+        )
+        self.padding_rows = counter("padding_rows_total", "Rows added to fill batches to a bucket.", "model")
+        self.failed_batches = counter(
+            "failed_batches_total", "Batches that raised, bisected ones included.", "model"
+        )
+        self.traces = counter(
+            "traces_total", "Functions traced; constant once the layers in use are warm.", "model"
+        )
+        self.layers = counter("layer_requests_total", "Requests for a hidden layer.", "model", "layer")
+        self.queue_rows = gauge("queue_rows", "Rows that wait now.")
+        self.engine_alive = gauge("engine_alive", "1 while the engine thread runs.")
+        self.model_state = gauge("model_state", "1 for the state a model is in.", "model", "state")
+        self.model_load = gauge(
+            "model_load_seconds", "Seconds from opening the file to ready.", "model", "version"
+        )
+        self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
+
+
+class Telemetry:
+    """Records requests and writes the access log.
+
+    Args:
+        access_log: `off`, `errors` (status 500 and above) or `all`.
+    """
+
+    def __init__(self, access_log: str = "off") -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        self._log_from = {"off": 1000, "errors": 500, "all": 0}[access_log]
+        self._log = logging.getLogger("layertap.access")
+        self._requests: dict[tuple[str, str, int], Any] = {}
+        self._layers: dict[tuple[str, str], Any] = {}
+        self._stages: dict[str, tuple[Callable[[float], None], ...]] = {}
+        self._prefix = os.urandom(4).hex()
+        self._numbers = itertools.count(1)
+
+    def request_id(self, given: bytes | None) -> str:
+        """The client's own id where it is short printable ASCII without spaces, else a new one."""
+        if given and len(given) <= _MAX_REQUEST_ID and given.isascii():
+            text = given.decode("ascii")
+            if text.isprintable() and " " not in text:
+                return text
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+    def answered(self, route: str, model: str, status: int, timings: Timings | None, request_id: str) -> None:
+        """Records one reply.
+
+        Args:
+            route: a known route, or UNKNOWN.
+            model: a served model, or UNKNOWN.
+            status: the HTTP status.
+            timings: of a request that the model answered.
+            request_id: for the log.
+        """
+        key = (route, model, status)
+        child = self._requests.get(key)
+        if child is None:
+            child = self._requests[key] = self.metrics.requests.labels(route, model, str(status))
+        child.inc()
+        if timings is not None:
+            stages = self._stages.get(model) or self._bind_stages(model)
+            decode, queue, compute, encode = stages
+            decode(timings.decode_s)
+            queue(timings.queue_s)
+            compute(timings.compute_s)
+            encode(timings.encode_s)
+        if status >= self._log_from:
+            self._log.info(
+                "request",
+                extra={"fields": {"route": route, "model": model, "status": status, "request_id": request_id,
+                                  **(server_timings(timings) if timings else {})}},
+            )  # fmt: skip
+
+    def layer_asked(self, model: str, path: str) -> None:
+        """Counts a request for a known layer of a known model."""
+        child = self._layers.get((model, path))
+        if child is None:
+            child = self._layers[model, path] = self.metrics.layers.labels(model, path)
+        child.inc()
+
+    def render(self) -> bytes:
+        """The exposition text, format 0.0.4."""
+        return generate_latest(self.metrics.registry)
+
+    def _bind_stages(self, model: str) -> tuple[Callable[[float], None], ...]:
+        metrics = self.metrics
+        stages = tuple(
+            histogram.labels(model).observe
+            for histogram in (metrics.decode, metrics.queue, metrics.compute, metrics.encode)
+        )
+        self._stages[model] = stages
+        return stages
+
+
+def server_timings(timings: Timings) -> dict[str, float]:
+    """Stage -> milliseconds, as logs tell them."""
+    return {
+        "decode_ms": round(timings.decode_s * 1e3, 3),
+        "queue_ms": round(timings.queue_s * 1e3, 3),
+        "compute_ms": round(timings.compute_s * 1e3, 3),
+        "encode_ms": round(timings.encode_s * 1e3, 3),
+    }
+
+
+def server_timing_header(timings: Timings) -> str:
+    """The value of a Server-Timing header, milliseconds. Source: https://www.w3.org/TR/server-timing/."""
+    return (
+        f"decode;dur={timings.decode_s * 1e3:.3f}, queue;dur={timings.queue_s * 1e3:.3f}, "
+        f"compute;dur={timings.compute_s * 1e3:.3f}, encode;dur={timings.encode_s * 1e3:.3f}"
+    )
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class _TextLines(logging.Formatter):
+    def __init__(self, format: str, datefmt: str) -> None:  # noqa: A002 the name that logging.config passes
+        super().__init__(format, datefmt)
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        tail = "".join(f" {name}={value}" for name, value in fields.items())
+        return super().format(record) + tail
+
+
+def logging_config(log_format: str) -> dict[str, Any]:
+    """A `logging.config` dictionary that sends every log to standard error, one line an event.
+
+    Args:
+        log_format: `json` or `text`.
+    """
+    formatter: dict[str, Any] = {"()": _JsonLines} if log_format == "json" else {
+        "()": _TextLines, "format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S",
+    }  # fmt: skip
+    quiet = {"level": "WARNING", "handlers": ["stderr"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": formatter},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+        },
+        "root": {"level": "WARNING", "handlers": ["stderr"]},
+        "loggers": {
+            "layertap": {"level": "INFO", "handlers": ["stderr"], "propagate": False},
+            "gunicorn.error": quiet,
+            "gunicorn.access": quiet,
+            "uvicorn.error": quiet,
+        },
+    }

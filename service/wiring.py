@@ -1,0 +1,211 @@
+"""Owns the composition: the only place that sees both HTTP and TensorFlow.
+
+`gunicorn.conf.py` names `asgi()`; any WSGI server can name `wsgi()`. TensorFlow is imported on the loading
+thread, after fork, so `/healthz` answers while it loads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from a2wsgi import WSGIMiddleware
+from flask import Flask
+
+from service.api.native import Limits, NativeEndpoint
+from service.app import create_app
+from service.asgi import ExpressLane
+from service.cores import usable_cores
+from service.errors import SettingsError
+from service.greeting import greet
+from service.repository import ModelEntry, ModelVersion, scan
+from service.runtime import Runtime, RuntimeOptions
+from service.scheduler import BatchReport, Scheduler
+from service.served import ModelStatus, OpenedModel, State
+from service.settings import Settings, load_settings, under_gunicorn
+from service.telemetry import Telemetry
+
+_log = logging.getLogger("layertap.service")
+
+_PARITY_TOLERANCE = 1e-4  # of an output's scale, float32, against Keras run eagerly
+
+
+class Service:
+    """One process's service.
+
+    Args:
+        settings: everything it is told.
+
+    Raises:
+        RepositoryError: there is no models folder.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry(settings.access_log)
+        self.device: dict[str, Any] = {}
+        self._thread: threading.Thread | None = None
+        metrics = self.telemetry.metrics
+        scheduler = Scheduler(
+            max_queue_rows=settings.max_queue_rows,
+            max_batch_delay_s=settings.max_batch_delay_ms / 1000,
+            observe=_batch_observer(self.telemetry),
+            on_death=_replace_worker,
+        )
+        self._scheduler = scheduler
+        self.runtime = Runtime(
+            scan(Path(settings.models_dir)),
+            self._open_model,
+            scheduler,
+            RuntimeOptions(
+                default_model=settings.default_model,
+                max_batch_size=settings.max_batch_size,
+                max_compiled_outputs=settings.max_compiled_outputs,
+                request_timeout_s=settings.request_timeout_ms / 1000,
+            ),
+            self._model_settled,
+        )
+        metrics.queue_rows.set_function(lambda: self.runtime.waiting_rows)
+        metrics.engine_alive.set_function(lambda: float(self.runtime.alive))
+        for status in self.runtime.models():
+            self._publish_state(status)
+        limits = Limits(settings.max_input_bytes, settings.max_image_pixels, settings.max_reply_bytes)
+        self.endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
+
+    def start(self) -> None:
+        """Starts the engine thread, and the loading of models in the background."""
+        self._scheduler.start()
+        self._thread = threading.Thread(target=self._load, name="layertap-loader", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answers what waits, then stops."""
+        self.runtime.stop(drain=True)
+
+    def flask(self) -> Flask:
+        """The Flask application over this service."""
+        return create_app(
+            self.runtime,
+            self.telemetry,
+            self.endpoints,
+            max_body_bytes=self.settings.max_body_bytes,
+            device=self.device,
+        )
+
+    def express(self) -> ExpressLane:
+        """The ASGI application over this service."""
+        return ExpressLane(
+            self.runtime,
+            self.telemetry,
+            self.endpoints,
+            WSGIMiddleware(self.flask()),  # type: ignore[arg-type]  # its types name ASGI's messages one by one
+            self,
+            max_body_bytes=self.settings.max_body_bytes,
+            decode_threads=self.settings.decode_threads or usable_cores(),
+            max_decoding=self.settings.max_queue_rows,
+        )
+
+    # -- loading ------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        from service.device import DeviceOptions, apply  # noqa: PLC0415 TensorFlow: after fork, off the loop
+
+        settings = self.settings
+        try:
+            report = apply(
+                DeviceOptions(
+                    gpu_memory_fraction=settings.gpu_memory_fraction,
+                    gpu_allow_growth=settings.gpu_allow_growth,
+                    visible_gpus=settings.visible_gpus,
+                    intra_op_threads=settings.intra_op_threads,
+                    inter_op_threads=settings.inter_op_threads,
+                    workers=settings.workers,
+                )
+            )
+        except SettingsError as error:
+            _log.critical("%s", error.message)
+            _stop_service()
+            return
+        self.device.update(report.as_dict())
+        _log.info("device settings in force", extra={"fields": self.device})
+        self.runtime.load()
+        failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
+        if failed and settings.fail_on_load_error:
+            _log.critical("stopping: fail_on_load_error is set and %s failed to load", ", ".join(failed))
+            _stop_service()
+        elif self.runtime.ready:
+            greet(self.runtime, settings)
+        else:
+            _log.error("not ready: no model could be loaded from %s", settings.models_dir)
+
+    def _open_model(self, entry: ModelEntry, version: ModelVersion) -> OpenedModel:
+        from service.opening import open_model  # noqa: PLC0415 TensorFlow: after fork, off the loop
+
+        settings, metrics = self.settings, self.telemetry.metrics
+        padded = settings.batch_buckets == "on" or (
+            settings.batch_buckets == "auto" and self.device.get("kind") == "gpu"
+        )
+        return open_model(
+            entry,
+            version,
+            buckets_to=(entry.config.max_batch_size or settings.max_batch_size) if padded else None,
+            tolerance=_PARITY_TOLERANCE,
+            on_trace=metrics.traces.labels(entry.name).inc,
+            on_padding=metrics.padding_rows.labels(entry.name).inc,
+        )
+
+    def _model_settled(self, status: ModelStatus) -> None:
+        self._publish_state(status)
+        metrics = self.telemetry.metrics
+        for number, served in status.versions.items():
+            metrics.model_load.labels(status.name, str(number)).set(served.load_s)
+            metrics.model_bytes.labels(status.name, str(number)).set(served.facts["file_bytes"])
+            _log.info(
+                "model '%s' version %d is ready after %.2f s: %d layers",
+                status.name, number, served.load_s, len(served.spec.layers),
+            )  # fmt: skip
+
+    def _publish_state(self, status: ModelStatus) -> None:
+        for state in State:
+            gauge = self.telemetry.metrics.model_state.labels(status.name, state.value)
+            gauge.set(1 if status.state is state else 0)
+
+
+def asgi() -> ExpressLane:
+    """The application for gunicorn's ASGI worker; it starts and stops with the server's lifespan."""
+    return Service(load_settings()).express()
+
+
+def wsgi() -> Flask:
+    """The application for WSGI servers, one process each; loading starts at once."""
+    service = Service(load_settings())
+    service.start()
+    return service.flask()
+
+
+def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:
+    metrics = telemetry.metrics
+
+    def observe(report: BatchReport) -> None:
+        model = str(report.label).partition("/")[0]
+        metrics.batch_rows.labels(model).observe(report.rows)
+        if report.failed:
+            metrics.failed_batches.labels(model).inc()
+
+    return observe
+
+
+def _replace_worker(error: BaseException) -> None:
+    """The engine thread is dead: leave gracefully, so that replies go out and gunicorn forks a new worker."""
+    _log.critical("the engine thread stopped; this worker ends", exc_info=error)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop_service() -> None:
+    """Ends the whole service: gunicorn where it runs us, and with it this worker; else this process."""
+    os.kill(os.getppid() if under_gunicorn() else os.getpid(), signal.SIGTERM)
