@@ -8,11 +8,9 @@ takes the first frame of an animation, and lets a 16-bit grey picture keep its 0
 Two settings go beyond load_img. `resize = "pad"` has the geometry of tf.image.resize_with_pad with the
 filters of Pillow: the whole picture in the middle, zeros (with alpha: transparent) around it; with `nearest`
 the pixels are the same too, but for samples on the very edge of two. `decode = "fast"` lets the JPEG decoder
-scale by 1/2, 1/4 or 1/8 where the picture is at least twice the input in both axes: several times faster, and
-not the pixels of Keras.
+scale by 1/2, 1/4 or 1/8 where the picture is at least twice the input in both axes: other pixels, sooner.
 
-It knows no HTTP, and which file a request named. Any number of threads may decode at a time; Pillow's global
-flags are read, never set.
+It knows neither HTTP nor files' names. Many threads may decode at a time; Pillow's flags are read, never set.
 """
 
 from __future__ import annotations
@@ -36,8 +34,10 @@ from service.tensors import Array, TensorSpec
 
 # Asked for a format that it has not imported, Pillow imports all of its plugins. With these six here it never
 # has to: threads do not race to import, and nothing is loaded that starts a program (EPS calls Ghostscript).
-_PLUGINS = (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, BmpImageFile, TiffImageFile)
-_FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, BmpImageFile, TiffImageFile)
+)
 _CHANNELS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -118,13 +118,12 @@ def prepare(data: bytes | memoryview, target: ImageInput, *, max_pixels: int) ->
     Args:
         data: the whole file.
         target: the input, from `image_input`.
-        max_pixels: width times height of the picture as its header gives it, at most; looked at before
-            anything is decoded. Above Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million unless
-            someone changed it) that one counts.
+        max_pixels: width times height at most, by the header, before anything is decoded. Above Pillow's own
+            limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million unless someone changed it) that one counts.
 
     Returns:
         (H, W, C), (C, H, W) or (H, W) as the input has it, in its dtype, C-contiguous, perhaps read-only.
-        Without preprocessing values are 0..255, R, G, B; up to 65535 for 16-bit pictures on a grey input.
+        Before preprocessing R, G, B in 0..255; grey up to 65535 from 16-bit pictures.
 
     Raises:
         UndecodableImage: not an image of these formats, damaged, cut off, or with values that do not fit the
@@ -151,13 +150,15 @@ def _decode(data: bytes | memoryview, target: ImageInput, max_pixels: int) -> Ar
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             kind = f"{picture.format} of {picture.width} x {picture.height} pixels"
             _limit(*picture.size, max_pixels)
-            return np.asarray(_fit(_convert(_orient(picture, target), target.color_mode), target))
+            coloured = _convert(_orient(picture, target), target.color_mode)
+            return np.asarray(_fit(coloured, target))
     except UndecodableImage:
         raise
     except UnidentifiedImageError as error:
+        opening = f" that start with {bytes(data[:12])!r}" if len(data) else ""
         raise UndecodableImage(
             f"Expected a picture in {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} format. "
-            f"Received: {_opening(data)}."
+            f"Received: {len(data)} bytes{opening}."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(
@@ -168,11 +169,6 @@ def _decode(data: bytes | memoryview, target: ImageInput, max_pixels: int) -> Ar
             f"Expected a whole and sound picture. Received: {kind} that does not decode "
             f"({type(error).__name__}: {error})."
         ) from error
-
-
-def _opening(data: bytes | memoryview) -> str:
-    size = len(data)
-    return f"{size} bytes that start with {bytes(data[:12])!r}" if size else "0 bytes"
 
 
 def _limit(width: int, height: int, max_pixels: int) -> None:
