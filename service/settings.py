@@ -117,6 +117,14 @@ def load_settings(
     return settings
 
 
+def to_environ(flags: Mapping[str, str]) -> dict[str, str]:
+    """Flags as the variables that a child process reads; a flag's port replaces PORT's."""
+    environ = {f"{PREFIX}{name.upper()}": value for name, value in flags.items()}
+    if "bind" in flags:
+        environ["PORT"] = flags["bind"].rpartition(":")[2]
+    return environ
+
+
 def under_gunicorn(environ: Mapping[str, str] | None = None) -> bool:
     """Whether this process is a gunicorn worker; its master leaves its name in the environment."""
     return (os.environ if environ is None else environ).get("SERVER_SOFTWARE", "").startswith("gunicorn")
