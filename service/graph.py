@@ -180,7 +180,7 @@ class _Builder:
     def expand(self, functional: Any, environment: dict[int, int], prefixes: list[str]) -> dict[int, int]:
         """Appends a graph's steps; `prefixes` are the spellings of the way here, the canonical one first."""
         uses = _uses(functional)
-        for node in _in_order(functional):
+        for node in _in_order(functional, uses):
             use = uses[id(node)]
             if not node.is_input:
                 if any(id(tensor) not in environment for tensor in node.input_tensors):
@@ -224,9 +224,17 @@ def _joined(prefixes: list[str], names: list[str], end: str) -> list[str]:
     return [prefix + name + end for prefix in prefixes for name in names]
 
 
-def _in_order(functional: Any) -> list[Any]:
+def _in_order(functional: Any, uses: dict[int, _Use]) -> list[Any]:
+    """Nodes in order of computation; among equals as in `model.layers`, so that -2 means Keras' layers[-2]."""
+    places = {id(operation): place for place, operation in enumerate(functional._operations)}
     by_depth = functional._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if node.operation]
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in sorted(
+            by_depth[depth], key=lambda node: (places[id(node.operation)], uses[id(node)].number)
+        )
+    ]
 
 
 def _plain_call(node: Any) -> bool:

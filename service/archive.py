@@ -1,0 +1,84 @@
+"""Owns the safe look into `.keras` files: the config, the weights file inside, and copies with another config.
+
+A `.keras` file is a zip archive with config.json, metadata.json and model.weights.h5.
+
+Source: keras/src/saving/saving_lib.py of Keras 3.15.1.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from service.errors import LoadError
+from service.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, look
+
+CONFIG = "config.json"
+WEIGHTS = "model.weights.h5"
+MAX_CONFIG_BYTES = 2**27
+MAX_MEMBERS = 10_000
+
+_SAVE_AGAIN = "Save the model again with model.save('model.keras') and copy the whole file."
+
+
+def read_config(path: Path) -> str:
+    """The config's JSON text of a `.keras` file, whose members and weights are vetted.
+
+    Raises:
+        LoadError: not such an archive, damaged, or holding what Keras never writes.
+    """
+    with _opened(path) as archive:
+        names = archive.namelist()
+        if CONFIG not in names or WEIGHTS not in names:
+            raise LoadError(
+                f"Expected {CONFIG} and {WEIGHTS} in {path.name}. Received: {', '.join(names[:5]) or 'nothing'}.",
+                mend=_SAVE_AGAIN,
+            )
+        _vet_members(archive, path)
+        with archive.open(WEIGHTS) as weights:
+            look(weights)
+        return archive.read(CONFIG).decode("utf-8")
+
+
+@contextmanager
+def with_config(path: Path, text: str) -> Iterator[IO[bytes]]:
+    """The `.keras` file with this config in place of its own, as an open temporary copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "changed.keras"
+        with _opened(path) as archive, zipfile.ZipFile(copy, "w") as changed:
+            for name in archive.namelist():
+                if name != CONFIG:
+                    with archive.open(name) as source, changed.open(name, "w", force_zip64=True) as target:
+                        shutil.copyfileobj(source, target)
+            changed.writestr(CONFIG, text)
+        with copy.open("rb") as file:
+            yield file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, NotImplementedError, OSError) as error:
+        raise LoadError(
+            f"Expected an intact .keras archive. Received: {type(error).__name__}: {error}.", mend=_SAVE_AGAIN
+        ) from error
+
+
+def _vet_members(archive: zipfile.ZipFile, path: Path) -> None:
+    members = archive.infolist()
+    declared = sum(member.file_size for member in members)
+    stored = sum(member.compress_size for member in members)
+    too_large = archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES
+    if too_large or len(members) > MAX_MEMBERS or declared > max(BOMB_FLOOR_BYTES, BOMB_EXPANSION * stored):
+        raise LoadError(
+            f"Expected a .keras archive as Keras writes it. Received: {path.name} with {len(members)} members, "
+            f"{declared} bytes unpacked from {stored}.",
+            mend=_SAVE_AGAIN,
+        )

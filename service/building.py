@@ -1,0 +1,202 @@
+"""Owns the way from a config's text to a model without weights: parse, repair, judge, build, compile.
+
+It reads no files. What Keras raises on the way is put into words here.
+
+Source: keras/src/legacy/saving/saving_utils.py, keras/src/saving/serialization_lib.py of Keras 3.15.1.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras.src import losses, metrics
+from keras.src.legacy.saving import json_utils, saving_options, saving_utils
+from keras.src.saving import serialization_lib
+
+from service import legacy
+from service.builtin_objects import builtin_objects
+from service.custom_objects import offered, registered_names
+from service.errors import LoadError
+from service.vetting import names, refuse_strangers, stored_code, strangers
+
+_REASON_LENGTH = 600
+_WORDS_OF_COMPILE = frozenset(
+    ["accuracy", "acc", "crossentropy", "ce"]
+)  # their meaning depends on the outputs
+_NAMED = re.compile(
+    r"Could not locate (?:class|function) '([^']+)'|Unknown [\w ]+: '?([^'.\s]+)|"
+    r"Could not (?:interpret|deserialize) [\w ]+(?:identifier: | ')([^'.\s]+)|locate (?:class|function) '([^']+)'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A config that may be built.
+
+    Args:
+        config: repaired and judged.
+        objects: custom objects by every name that the config uses for them.
+        safe: `False` where the operator allowed the code that is stored in it.
+        repairs: what was changed in the config, one sentence each.
+    """
+
+    config: dict[str, Any]
+    objects: dict[str, Any]
+    safe: bool
+    repairs: tuple[str, ...]
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Raises:
+        LoadError: not JSON, not an object, or nested too deeply.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(
+            f"Expected the config in {where} to be JSON. Received: {type(error).__name__}: {error}.",
+            mend="Save the model again and copy the whole file.",
+        ) from error
+    if not isinstance(value, dict):
+        raise LoadError(
+            f"Expected the config in {where} to be a JSON object. Received: {type(value).__name__}.",
+            mend="Save the model again with model.save.",
+        )
+    return value
+
+
+def judge(
+    config: dict[str, Any],
+    *,
+    version: str | None,
+    sha256: str,
+    allow_lambda: str | None,
+    objects: dict[str, Any],
+) -> Recipe:
+    """The config, repaired, and found to name nothing but Keras and the custom objects.
+
+    Args:
+        config: as it stands in the file.
+        version: of the Keras that wrote it.
+        sha256: of the file that holds the config.
+        allow_lambda: the operator's "sha256:..." of the file whose stored code may run.
+        objects: the custom objects.
+
+    Raises:
+        LoadError: it holds code that is not allowed, or names what nobody defines.
+    """
+    config, repairs = legacy.repair(config, version)
+    code, permission = stored_code(config), f"sha256:{sha256}"
+    if code and allow_lambda != permission:
+        raise LoadError(
+            f"Expected no Python code in the file. Received: {', '.join(code)}, which would run here.",
+            mend=f'If you trust this very file, add allow_lambda = "{permission}" to its model.toml.',
+        )
+    objects = objects | _other_spellings(config, objects)
+    check_names(config, objects)
+    return Recipe(config, objects, safe=not code, repairs=repairs)
+
+
+def check_names(config: Any, objects: dict[str, Any]) -> None:
+    """Checks a config, of a model or of its training, against what is defined.
+
+    Raises:
+        LoadError: names every class and function that nobody defines.
+    """
+    refuse_strangers(config, layers=_layer_names(), offered=registered_names() | objects.keys())
+
+
+def _other_spellings(config: Any, objects: dict[str, Any]) -> dict[str, Any]:
+    """A class may be saved as `package>Name` and defined in a file here without being registered.
+
+    What this package brings never stands in for a class of another package that happens to have its name.
+    """
+    own = builtin_objects()
+    defined = {name: item for name, item in objects.items() if own.get(name) is not item}
+    return {
+        name: defined[plain]
+        for name in names(config)
+        if name not in objects and (plain := name.rpartition(">")[2]) in defined
+    }
+
+
+def _layer_names() -> set[str]:
+    return {
+        name
+        for module in (keras.layers, keras.models)
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, keras.Operation)
+    } | {"Functional"}  # what keras.Model builds, and the one that is not exported
+
+
+def build(recipe: Recipe) -> Any:
+    """The model of a judged config, its weights as its initialisers make them.
+
+    Raises:
+        Exception: whatever Keras or a custom object raises; `explain` puts it into words.
+    """
+    with offered(recipe.objects):
+        if "module" in recipe.config:  # Keras 3's own dialect, as to_json writes it
+            return serialization_lib.deserialize_keras_object(
+                recipe.config, recipe.objects, safe_mode=recipe.safe
+            )
+        config = json_utils.decode(json.dumps(recipe.config))
+        dialect = saving_options.keras_option_scope(use_legacy_config=True)
+        with dialect, serialization_lib.SafeModeScope(recipe.safe):
+            return saving_utils.model_from_config(config, custom_objects=recipe.objects)
+
+
+def compile_as_saved(model: keras.Model, training_config: str, objects: dict[str, Any]) -> None:
+    """Compiles with the loss, metrics and optimiser of a `.h5` file; the optimiser starts afresh.
+
+    Raises:
+        LoadError: it names what nobody defines.
+        Exception: whatever Keras raises; `explain` puts it into words.
+    """
+    parsed = parse(training_config, "training_config")
+    check_names(parsed, objects)
+    with offered(objects):
+        saved = [parsed.get(key) for key in ("loss", "metrics", "weighted_metrics")]
+        if unknown := [name for name in _measures(saved) if not _is_measure(name)]:
+            raise strangers(unknown)
+        config = json_utils.decode(training_config)
+        model.compile(**saving_utils.compile_args_from_training_config(config, objects))
+        saving_utils.try_build_compiled_arguments(model)
+
+
+def _measures(value: Any) -> list[str]:
+    """The losses and metrics that are saved by name alone, in any nesting of lists and dicts."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict) and "class_name" not in value:
+        value = list(value.values())
+    return [name for item in value for name in _measures(item)] if isinstance(value, list) else []
+
+
+def _is_measure(name: str) -> bool:
+    known = (_WORDS_OF_COMPILE, registered_names(), losses.ALL_OBJECTS_DICT, metrics.ALL_OBJECTS_DICT)
+    return any(name in place for place in known)  # what is offered is registered for now
+
+
+def explain(error: BaseException) -> LoadError:
+    """What Keras or a custom object raised, as an error for the model's owner."""
+    reason = f"{type(error).__name__}: {error}"
+    if len(reason) > _REASON_LENGTH:
+        reason = reason[:_REASON_LENGTH] + "..."
+    if found := _NAMED.search(str(error)):
+        name = next(group for group in found.groups() if group)
+        return LoadError(
+            f"Expected a definition of '{name}', which the model names. Received: {reason}",
+            mend=f"Define {name} in custom_objects.py beside the model, or in the one shared by all models.",
+        )
+    return LoadError(
+        f"Expected a model that Keras {keras.__version__} can build. Received: {reason}",
+        mend="Load it with keras.saving.load_model where it was trained, and save it again with a current Keras.",
+    )

@@ -1,0 +1,218 @@
+"""Owns the way from a file to a built Keras model: `.h5`, `.hdf5` and `.keras`, whole models and weights alone.
+
+The kind is told by content. The config is judged before anything is built from it, one model's custom objects
+are gone before the next one loads, and whatever goes wrong becomes a `LoadError` that says what would mend it.
+
+Source: keras/src/saving/saving_api.py, keras/src/saving/saving_lib.py and
+keras/src/legacy/saving/legacy_h5_format.py of Keras 3.15.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras.src.saving import saving_lib
+
+from service import archive, hdf5
+from service.building import build, compile_as_saved, explain, judge, parse
+from service.builtin_objects import builtin_objects
+from service.custom_objects import isolated, offered, read_objects, run_file
+from service.errors import LoadError
+from service.model_config import ModelConfig
+from service.vetting import without_compilation
+from service.weights import assign_keras3, assign_legacy
+
+_ZIP_START = b"PK\x03\x04"
+_ONE_LOAD = threading.Lock()  # Keras has one registry of custom objects for the whole process
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A built model and what is known of its file.
+
+    Args:
+        model: every weight assigned.
+        sha256: of the file's bytes, in hexadecimal.
+        repairs: what was changed in the config of an old Keras, one sentence each.
+        compiled: whether loss, metrics and optimiser were loaded as well.
+        notes: what Keras warned of while it loaded.
+    """
+
+    model: keras.Model
+    sha256: str
+    repairs: tuple[str, ...] = ()
+    compiled: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file to load and what belongs to it."""
+
+    path: Path
+    sha256: str
+    config: ModelConfig
+    objects: dict[str, Any]
+    folders: tuple[Path, ...]
+
+
+def load(
+    path: Path, config: ModelConfig, object_files: Sequence[Path] = (), model_dir: Path | None = None
+) -> LoadedModel:
+    """The model in a file.
+
+    Args:
+        path: the file; its kind is told by its content.
+        config: the model's settings, of which `compile`, `allow_lambda` and `architecture` count here.
+        object_files: Python files that define custom objects; a later one wins.
+        model_dir: the model's folder, where `architecture` is looked for after the file's own folder.
+
+    Raises:
+        LoadError: the file cannot be loaded; `mend` says what would help.
+    """
+    folders = (path.parent,) if model_dir is None else (path.parent, model_dir)
+    try:
+        with _ONE_LOAD, isolated(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with path.open("rb") as file:
+                start = file.read(len(_ZIP_START))
+                file.seek(0)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            objects = builtin_objects() | read_objects(object_files)
+            source = _Source(path, sha256, config, objects, folders)
+            model, repairs = (_from_archive if start == _ZIP_START else _from_hdf5)(source)
+            return _checked(model, source, repairs, [str(warning.message) for warning in caught])
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:  # a custom object's code may raise anything
+        raise explain(error) from error
+
+
+def _checked(model: Any, source: _Source, repairs: tuple[str, ...], warned: list[str]) -> LoadedModel:
+    if not isinstance(model, keras.Model):
+        raise LoadError(
+            f"Expected a keras.Model. Received: {type(model).__name__}.", mend="Save the model that holds it."
+        )
+    notes = tuple(dict.fromkeys(warned))
+    for note in notes:
+        if "freshly-initialized weights" in note:  # keras/src/saving/saving_lib.py, _load_container_state
+            raise LoadError(
+                f"Expected values for all weights. Received: {note}",
+                mend="Save the model again with a current Keras.",
+            )
+    if source.config.compile and not model.compiled:
+        raise LoadError(
+            "Expected loss and metrics in the file, as compile = true asks for. Received: none.",
+            mend="Remove compile = true from model.toml, or save the model after model.compile.",
+        )
+    return LoadedModel(model, source.sha256, repairs, bool(model.compiled), notes)
+
+
+def _from_archive(source: _Source) -> tuple[Any, tuple[str, ...]]:
+    stored = parse(archive.read_config(source.path), source.path.name)
+    config = stored if source.config.compile else without_compilation(stored)
+    recipe = judge(
+        config,
+        version=None,
+        sha256=source.sha256,
+        allow_lambda=source.config.allow_lambda,
+        objects=source.objects,
+    )
+    changed = recipe.config != {**stored, "compile_config": recipe.config.get("compile_config")}
+    with (
+        offered(recipe.objects),
+        archive.with_config(source.path, json.dumps(recipe.config))
+        if changed
+        else source.path.open("rb") as file,
+    ):
+        model = saving_lib.load_model(
+            file, recipe.objects, compile=source.config.compile, safe_mode=recipe.safe
+        )
+    return model, recipe.repairs
+
+
+def _from_hdf5(source: _Source) -> tuple[Any, tuple[str, ...]]:
+    contents = hdf5.look(source.path)
+    if contents.kind != hdf5.MODEL:
+        return _from_weights(source, contents)
+    recipe = judge(
+        parse(contents.config or "", source.path.name),
+        version=contents.keras_version,
+        sha256=source.sha256,
+        allow_lambda=source.config.allow_lambda,
+        objects=source.objects,
+    )
+    model = build(recipe)
+    assign_legacy(model, source.path, contents)
+    if source.config.compile and contents.training_config is not None:
+        compile_as_saved(model, contents.training_config, recipe.objects)
+    return model, recipe.repairs
+
+
+def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[str, ...]]:
+    architecture = source.config.architecture
+    if architecture is None:
+        raise LoadError(
+            "Expected a whole model. Received: weights without an architecture.",
+            mend='Put model.json (model.to_json()) beside it and architecture = "model.json" into model.toml, '
+            'or builder.py with get_model() and architecture = "builder:get_model".',
+        )
+    module, _, function = architecture.rpartition(":")
+    repairs: tuple[str, ...] = ()
+    if module:
+        with offered(source.objects):
+            model = _from_builder(_found(source, f"{module}.py"), function)
+    else:
+        model, repairs = _from_json(source, _found(source, architecture), contents.keras_version)
+    assign = assign_keras3 if contents.kind == hdf5.KERAS3_WEIGHTS else assign_legacy
+    with offered(source.objects):
+        assign(model, source.path, contents)
+    return model, repairs
+
+
+def _found(source: _Source, name: str) -> Path:
+    for folder in source.folders:
+        if (folder / name).is_file():
+            return folder / name
+    places = " or ".join(str(folder) for folder in dict.fromkeys(source.folders))
+    raise LoadError(
+        f"Expected the architecture {name} in {places}. Received: nothing there.",
+        mend=f"Put {name} into the model's folder.",
+    )
+
+
+def _from_json(source: _Source, path: Path, version: str | None) -> tuple[Any, tuple[str, ...]]:
+    data = path.read_bytes()
+    config = without_compilation(parse(data.decode("utf-8"), path.name))
+    recipe = judge(
+        config,
+        version=str(config.get("keras_version") or "") or version,
+        sha256=hashlib.sha256(data).hexdigest(),
+        allow_lambda=source.config.allow_lambda,
+        objects=source.objects,
+    )
+    return build(recipe), recipe.repairs
+
+
+def _from_builder(path: Path, name: str) -> Any:
+    function = getattr(run_file(path), name, None)
+    if not callable(function):
+        raise LoadError(
+            f"Expected a function {name} in {path.name}. Received: {type(function).__name__}.",
+            mend=f"Define {name}() in {path.name}; it returns a keras.Model.",
+        )
+    model = function()
+    if not isinstance(model, keras.Model) or not model.built:
+        raise LoadError(
+            f"Expected a built keras.Model from {name}(). Received: {type(model).__name__}.",
+            mend=f"Let {name}() return a model with keras.Input, or one that was built with model.build.",
+        )
+    return model
