@@ -1,0 +1,190 @@
+"""Owns `/openapi.json`: every route with its replies and errors, as OpenAPI 3.1.
+
+Codes come from the tree in `errors`, what requests carry from `openapi_requests`, the shapes of bodies and
+replies from `schemas`; a test compares the document with the application's routes and its real replies.
+Format: https://spec.openapis.org/oas/v3.1.0.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from service import errors
+from service.api import openapi_requests as requests
+from service.api.options import FEATURES_ONLY, SHARED
+from service.api.problems import PROBLEM
+from service.api.schemas import binary, component_schemas, error_classes, ref
+from service.codecs import JSON, NPY, NPZ
+from service.errors import LayertapError
+from service.runtime import Runtime
+from service.served import ModelStatus
+
+API_VERSION = "0.1.0"
+
+_SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
+_ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
+
+
+def openapi_document(runtime: Runtime) -> dict[str, Any]:
+    """The document, with the models of `runtime` as examples; complete before any is loaded."""
+    return describe_api(runtime.models())
+
+
+def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        models: what is served; names and input shapes appear as examples.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Layertap",
+            "version": API_VERSION,
+            "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
+            f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
+            f"`{errors.MethodNotAllowed.code}`; every error is a problem document with a stable `code`.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": _paths(models),
+        "components": {"schemas": component_schemas(), "headers": _headers()},
+    }
+
+
+def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
+    name = requests.path_name(models)
+    model_errors = (errors.ModelNotFound,)
+    listing_errors = (
+        errors.InvalidParameter,
+        errors.ModelNotFound,
+        errors.VersionNotFound,
+        errors.ModelLoading,
+        errors.ModelLoadFailed,
+    )
+    return {
+        "/predict": {"post": _inference("predict", "Predictions, labels and scores", "Predictions", models)},
+        "/features": {"post": _inference("features", "The output of hidden layers", "Features", models)},
+        "/models": {"get": _get("models", "Every model with its state; the device", _json("Models"))},
+        "/models/{name}": {
+            "get": _get("model", "One model: state, inputs, outputs", _json("Model"), (name,), model_errors)
+        },
+        "/models/{name}/layers": {
+            "get": _get(
+                "layers",
+                "The layers of a model, in order of computation",
+                _json("Layers"),
+                (name, requests.listed_version()),
+                listing_errors,
+            )
+        },
+        "/healthz": {"get": _health("healthz", "Whether the engine runs; if not, restart", "Health")},
+        "/readyz": {"get": _health("readyz", "Whether requests can be answered yet", "Readiness")},
+        "/metrics": {"get": _get("metrics", "Prometheus metrics", _text("text/plain"))},
+        "/openapi.json": {"get": _get("openapi", "This document", {JSON: {"schema": {"type": "object"}}})},
+        "/docs": {"get": _get("docs", "The models and routes, to read", _text("text/html"))},
+        "/": {"get": _redirect()},
+    }
+
+
+def _inference(name: str, summary: str, schema: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
+    features = name == "features"
+    excluded = _SERVICE_WIDE if features else (*_SERVICE_WIDE, *_ABOUT_LAYERS)
+    formats = {
+        JSON: {"schema": ref(schema)},
+        NPY: {"schema": binary("The array; only where there is one.")},
+        NPZ: {"schema": binary("All arrays by name: the layers asked for, then the model's outputs.")},
+    }
+    names = (*SHARED, *FEATURES_ONLY) if features else SHARED
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [*(requests.query(parameter, models) for parameter in names), requests.request_id()],
+        "requestBody": {"required": True, "content": requests.bodies(models)},
+        "responses": {
+            "200": _response("The answer, in the format that Accept asks for.", formats, "Server-Timing"),
+            **_problems(cls for cls in error_classes().values() if cls not in excluded),
+        },
+    }
+
+
+def _get(
+    name: str,
+    summary: str,
+    content: dict[str, Any],
+    parameters: Sequence[dict[str, Any]] = (),
+    raised: Sequence[type[LayertapError]] = (),
+) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": [*parameters, requests.request_id()],
+        "responses": {"200": _response(summary, content), **_problems((*raised, errors.ServiceError))},
+    }
+
+
+def _health(name: str, summary: str, schema: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {
+            "200": _response("Yes.", _json(schema)),
+            "503": _response("No.", _json(schema)),
+            **_problems((errors.ServiceError,)),
+        },
+    }
+
+
+def _redirect() -> dict[str, Any]:
+    location = {"schema": {"type": "string", "const": "/docs"}}
+    response = _response("To /docs.", _text("text/html"))
+    response["headers"]["Location"] = location
+    return {"operationId": "root", "summary": "Leads to /docs", "responses": {"302": response}}
+
+
+def _problems(classes: Iterable[type[LayertapError]]) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for cls in classes:
+        by_status.setdefault(cls.status, []).append(cls.code)
+    return {str(status): _problem(status, codes) for status, codes in sorted(by_status.items())}
+
+
+def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+    narrowed = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
+    content = {PROBLEM: {"schema": {"allOf": [ref("Problem"), narrowed]}}}
+    headers = ("Retry-After",) if status == errors.QueueFull.status else ()
+    return _response(f"{' or '.join(codes)}.", content, *headers)
+
+
+def _response(description: str, content: dict[str, Any], *headers: str) -> dict[str, Any]:
+    named = {name: {"$ref": f"#/components/headers/{name}"} for name in (*headers, "X-Request-Id")}
+    return {"description": description, "headers": named, "content": content}
+
+
+def _headers() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "X-Request-Id": {
+            "description": "The request's own, else a new one.",
+            "schema": text,
+            "required": True,
+        },
+        "Server-Timing": {
+            "description": "Milliseconds of decode, queue, compute and encode.",
+            "schema": text,
+            "required": True,
+        },
+        "Retry-After": {
+            "description": "Seconds until another try makes sense.",
+            "schema": {"type": "integer", "minimum": 0},
+            "required": True,
+        },
+    }
+
+
+def _text(media: str) -> dict[str, Any]:
+    return {media: {"schema": {"type": "string"}}}
+
+
+def _json(schema: str) -> dict[str, Any]:
+    return {JSON: {"schema": ref(schema)}}
