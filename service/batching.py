@@ -1,0 +1,141 @@
+"""Owns one batch: jobs' rows put together, run as one, and handed back to each job.
+
+It knows no queue, no thread and no clock; `service.queueing` says which jobs meet here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from service.errors import InferenceFailed, LayertapError
+from service.jobs import Batch, BatchReport, Job, Lane, Run
+from service.tensors import Array
+
+_log = logging.getLogger("layertap.scheduler")
+
+
+def run_batch(
+    batch: Batch, clock: Callable[[], float], claim: Callable[[Sequence[Job]], Sequence[Job]]
+) -> BatchReport:
+    """Runs a batch and finishes the jobs whose last part was in it, each with its own rows or its own error.
+
+    A job that is alone with its error gets it as it is where it is ours, else InferenceFailed from it. A split
+    job ends with the first of its parts that fails.
+
+    Args:
+        batch: what `JobQueue.form` took, at least one job.
+        clock: seconds.
+        claim: returns those of the given jobs that nobody has ended; they are finished here.
+    """
+    rows = sum(job.stop - job.start for job in batch.jobs)
+    first = begun = clock()
+    failed = False
+    for jobs, error in _attempts(batch.run, batch.jobs):
+        ended = clock()
+        for job in jobs:
+            job.compute_s += ended - begun
+        if error is None:
+            for job in claim([job for job in jobs if job.stop == job.rows]):
+                job.succeed(ended)
+        else:
+            failed = True
+            if len(jobs) == 1:
+                for job in claim(jobs):
+                    job.fail(_as_failure(error, batch.lane), ended)
+        begun = ended
+    lane = batch.lane
+    return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed)
+
+
+def _attempts(run: Run, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], Exception | None]]:
+    """Runs the parts of `jobs` as one batch; halves what raises and runs it again, down to single jobs.
+
+    Yields:
+        After each forward pass: the jobs that were in it, and `None` or what it raised. A group of several
+        that raised comes again, in halves; jobs that were finished meanwhile are left out.
+    """
+    groups = [jobs]
+    while groups:
+        group = [job for job in groups.pop() if not job.finished]
+        if not group:
+            continue
+        failure: Exception | None = None
+        try:
+            _run_together(run, group)
+        except Exception as error:  # noqa: BLE001 whatever the model raises is its culprit's answer
+            failure = error
+            if len(group) > 1:
+                middle = len(group) // 2
+                groups += [group[middle:], group[:middle]]
+        yield group, failure
+
+
+def _as_failure(error: Exception, lane: Lane) -> LayertapError:
+    if isinstance(error, LayertapError):
+        return error
+    _log.error("%s: a job failed alone", lane.name, exc_info=error)
+    failure = InferenceFailed(
+        f"Expected the model to take this input. Received: {type(error).__name__}; the service's log says more."
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _gather(jobs: Sequence[Job]) -> Mapping[str, Array]:
+    first = jobs[0]
+    if len(jobs) > 1:
+        return {
+            name: np.concatenate([job.inputs[name][job.start : job.stop] for job in jobs])
+            for name in first.inputs
+        }
+    if first.stop - first.start == first.rows:
+        return first.inputs
+    return {name: array[first.start : first.stop] for name, array in first.inputs.items()}
+
+
+def _assemble(job: Job, part: Mapping[str, Array]) -> None:
+    if job.answer is None:
+        job.answer = {
+            name: np.empty((job.rows, *array.shape[1:]), array.dtype) for name, array in part.items()
+        }
+    for name, array in part.items():
+        whole = job.answer[name]
+        # Assignment would broadcast, cast or truncate what differs, and nobody would know.
+        if (array.shape[1:], array.dtype) != (whole.shape[1:], whole.dtype):
+            raise InferenceFailed(
+                f"Expected rows of '{name}' of shape {whole.shape[1:]} {whole.dtype}, as in the batch before. "
+                f"Received: {array.shape[1:]} {array.dtype}."
+            )
+        whole[job.start : job.stop] = array
+
+
+def _run_together(run: Run, jobs: Sequence[Job]) -> None:
+    """Runs the parts of `jobs` as one batch and leaves in each job's `answer` what is its own.
+
+    A job that is its whole batch goes in and comes out uncopied, a job of one part comes out as views, and a
+    split one is put together in arrays made for all of its rows.
+
+    Raises:
+        InferenceFailed: the function returned another number of rows than it got.
+        Exception: whatever the function raised; no job's answer may be used then.
+    """
+    rows = sum(job.stop - job.start for job in jobs)
+    outputs = run(_gather(jobs))
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            raise InferenceFailed(
+                f"Expected the model to return {rows} rows of '{name}'. Received: shape {array.shape}."
+            )
+    offset = 0
+    for job in jobs:
+        end = offset + job.stop - job.start
+        if end - offset < job.rows:
+            _assemble(job, {name: array[offset:end] for name, array in outputs.items()})
+        elif job.rows < rows:
+            job.answer = {name: array[offset:end] for name, array in outputs.items()}
+        else:
+            job.answer = outputs
+        offset = end

@@ -1,0 +1,202 @@
+"""Owns what the scheduling modules speak of: a job, its lane, a batch and its report.
+
+Words: a *job* is one request's rows; its *part* is the slice of them that is in the current batch. A job is
+split over several batches where it does not fit one, and has at most one part in flight.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from service.errors import InvalidInput, LayertapError, SettingsError
+from service.tensors import Array
+
+_log = logging.getLogger("layertap.scheduler")
+
+Run: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class Job:
+    """One request's rows, and what became of them.
+
+    Args:
+        inputs: input name -> (rows, *row shape); read, never written, until the job is finished.
+        rows: how many rows every input has, at least 1.
+        deadline: when its answer is worthless, in seconds of the scheduler's clock.
+        done: called exactly once, from whichever thread finishes the job, unless the job is abandoned (a
+            cancel without an error). It must not block; what it raises is logged.
+
+    Attributes:
+        outputs: output name -> (rows, *row shape), or `None`. Views of the batch's result where the job ran
+            in one part.
+        error: what it ended with instead, or `None`. One of the two is set before `done` is called.
+        queue_s: seconds it waited, between its parts and in retried batches included.
+        compute_s: seconds of the batches that it was part of.
+
+    Raises:
+        InvalidInput: no rows, or an input that has another number of them.
+    """
+
+    __slots__ = (
+        "answer",
+        "compute_s",
+        "deadline",
+        "done",
+        "error",
+        "finished",
+        "inputs",
+        "lane",
+        "outputs",
+        "queue_s",
+        "row_shapes",
+        "rows",
+        "start",
+        "stop",
+        "submitted",
+        "ticket",
+    )
+
+    def __init__(
+        self, inputs: Mapping[str, Array], rows: int, deadline: float, done: Callable[[Job], None]
+    ) -> None:
+        row_shapes = {}
+        for name, array in inputs.items():
+            shape = array.shape
+            if shape[:1] != (rows,):
+                raise InvalidInput(f"Expected '{name}' to have {rows} rows. Received: shape {shape}.")
+            row_shapes[name] = shape[1:]
+        if rows < 1:
+            raise InvalidInput(f"Expected at least 1 row. Received: {rows}.")
+        self.inputs = inputs
+        self.rows = rows
+        self.deadline = deadline
+        self.done = done
+        self.outputs: dict[str, Array] | None = None
+        self.error: LayertapError | None = None
+        self.queue_s = 0.0
+        self.compute_s = 0.0
+        # From here on the scheduler's own. Rows before `stop` have been taken, [start, stop) is the part in
+        # flight, the rest waits in `lane`.
+        self.lane: Lane | None = None
+        self.row_shapes = row_shapes
+        self.submitted = 0.0
+        self.ticket = 0
+        self.start = 0
+        self.stop = 0
+        self.answer: dict[str, Array] | None = None  # the outputs as far as they are there
+        self.finished = False  # the claim: whoever sets it, under the scheduler's lock, ends the job
+
+    def take(self, room: int) -> int:
+        """Makes up to `room` of the rows that wait the part in flight; returns how many."""
+        self.start = self.stop
+        self.stop = min(self.rows, self.start + room)
+        return self.stop - self.start
+
+    def succeed(self, ended: float) -> None:
+        """Publishes the answer of a claimed job whose last part is there."""
+        self.outputs = self.answer
+        self._close(ended)
+
+    def fail(self, error: LayertapError, ended: float | None = None) -> None:
+        """Ends a claimed job with an error."""
+        self.error = error
+        self._close(ended)
+
+    def _close(self, ended: float | None) -> None:
+        if ended is not None:
+            self.queue_s = max(0.0, ended - self.submitted - self.compute_s)
+        try:
+            self.done(self)
+        except BaseException:  # noqa: BLE001 SystemExit too: the jobs after this one must be answered
+            _log.exception("a job's callback raised; the job is finished all the same")
+
+
+class Lane:
+    """Jobs that may share a forward pass: one model, version and set of outputs.
+
+    Args:
+        name: for logs and reports.
+        max_batch_size: rows of its largest batch, at least 1.
+        run: the forward pass, a `service.engines.Function.run`. Without it the lane is closed: its jobs wait,
+            and nobody else with them, until `Scheduler.open` or `Scheduler.fail`.
+        label: passed on to reports as it is.
+
+    Raises:
+        SettingsError: an impossible batch size.
+    """
+
+    __slots__ = ("error", "label", "max_batch_size", "name", "run", "waiting", "waiting_rows")
+
+    def __init__(
+        self, name: str, *, max_batch_size: int, run: Run | None = None, label: Hashable = None
+    ) -> None:
+        if max_batch_size < 1:
+            raise SettingsError(f"Expected max_batch_size to be at least 1. Received: {max_batch_size}.")
+        self.name = name
+        self.max_batch_size = max_batch_size
+        self.run = run
+        self.label = label
+        self.error: LayertapError | None = None  # the function that could not be had
+        # In the order of their turn. Linked, so that a cancelled job leaves from the middle at once.
+        self.waiting: OrderedDict[Job, None] = OrderedDict()
+        self.waiting_rows = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is to be run next.
+
+    Args:
+        lane: whose turn it is.
+        run: its function.
+        jobs: those whose parts in flight make the batch, in order; empty where all that were due are late.
+        late: those met on the way whose deadline has passed; they still wait.
+    """
+
+    lane: Lane
+    run: Run
+    jobs: list[Job]
+    late: list[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What one batch was.
+
+    Args:
+        lane: the lane's name.
+        label: the lane's label.
+        jobs: how many jobs took part.
+        rows: how many rows they had in it.
+        seconds: from its first row gathered to its last result, retries after a failure included.
+        failed: whether the forward pass raised, for all of them or for some.
+    """
+
+    lane: str
+    label: Hashable
+    jobs: int
+    rows: int
+    seconds: float
+    failed: bool
+
+
+def mark_finished(jobs: Iterable[Job]) -> list[Job]:
+    """Those of `jobs` that nobody has ended yet, marked, and so the caller's to end; under the one lock."""
+    marked = []
+    for job in jobs:
+        if not job.finished:
+            job.finished = True
+            marked.append(job)
+    return marked
+
+
+def twin(error: LayertapError) -> LayertapError:
+    """A copy for each of many jobs: one exception that many raise would gather all their tracebacks."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied

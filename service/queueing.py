@@ -1,0 +1,161 @@
+"""Owns the order of things: which jobs wait, whose turn it is, and which of them make the next batch.
+
+A plain data structure: no thread, no lock, no clock of its own. `service.scheduler` guards it with its lock.
+
+The rules:
+
+- Among the lanes that are due, the one whose first job has waited longest for its turn is next.
+- Its jobs join in order until the batch holds `max_batch_size` rows. A job whose rows have another shape than
+  the first one's stays where it is.
+- A job that does not fit is split. A rest of at most one batch keeps its place, so that jobs of ordinary size
+  stay in order; a larger rest goes to the back after each part, so that a million rows starve nobody.
+- Late jobs leave when a batch is formed and never reach the model.
+- A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from service.errors import QueueFull
+from service.jobs import Batch, Job, Lane
+
+_MAX_RETRY_AFTER_S = 60
+_PACE_KEPT = 0.9  # the part of the measured pace that each batch leaves: about the last ten count
+
+
+class JobQueue:
+    """The jobs that wait, by lane.
+
+    Args:
+        max_rows: no job is taken while this many rows wait; a large one may overshoot it.
+        delay_s: how long a batch that is not full waits for company.
+
+    Attributes:
+        rows: how many rows wait, closed lanes included.
+    """
+
+    __slots__ = ("_delay_s", "_lanes", "_max_rows", "_pace_rows", "_pace_s", "_tickets", "rows")
+
+    def __init__(self, max_rows: int, delay_s: float) -> None:
+        self._max_rows = max_rows
+        self._delay_s = delay_s
+        self._lanes: dict[Lane, None] = {}  # those in which jobs wait
+        self._tickets = 0
+        self._pace_rows = self._pace_s = 0.0
+        self.rows = 0
+
+    def add(self, lane: Lane, job: Job, now: float) -> bool:
+        """Puts a new job at the back; returns whether that changes when a batch is next due.
+
+        Raises:
+            QueueFull: too many rows wait; says when they will have run, at the measured pace.
+        """
+        if self.rows >= self._max_rows:
+            raise self._full()
+        job.lane = lane
+        job.submitted = now
+        self._tickets = job.ticket = self._tickets + 1
+        first = not lane.waiting
+        if first:
+            self._lanes[lane] = None
+        lane.waiting[job] = None
+        lane.waiting_rows += job.rows
+        self.rows += job.rows
+        if lane.run is None:
+            return False
+        return first or not self._delay_s or lane.waiting_rows >= lane.max_batch_size
+
+    def drop(self, job: Job) -> None:
+        """Takes out what waits of a job, if anything does."""
+        lane = job.lane
+        if lane is not None and job.stop < job.rows:
+            self._leave(lane, job.rows - job.stop)
+            del lane.waiting[job]
+            self._forget_if_empty(lane)
+
+    def jobs(self, *, closed_only: bool = False) -> Iterator[Job]:
+        """The jobs that wait; nothing may be added or dropped meanwhile."""
+        for lane in self._lanes:
+            if lane.run is None or not closed_only:
+                yield from lane.waiting
+
+    def next_due(self, *, hurry: bool = False) -> float | None:
+        """When a batch may be formed: -inf for now, `None` while nothing waits that could run.
+
+        Args:
+            hurry: no batch waits for company.
+        """
+        return min((self._due(lane, hurry) for lane in self._open_lanes()), default=None)
+
+    def form(self, now: float, *, hurry: bool = False) -> Batch | None:
+        """Takes the next batch out of the queue; `None` where none is due. Arguments as `next_due`."""
+        due = [lane for lane in self._open_lanes() if self._due(lane, hurry) <= now]
+        lane = min(due, key=_turn, default=None)
+        if lane is None or lane.run is None:
+            return None
+        jobs, late = _choose(lane, now)
+        for job in jobs:
+            self._take(lane, job)
+        self._forget_if_empty(lane)
+        return Batch(lane, lane.run, jobs, late)
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learns from a batch how fast rows are run."""
+        self._pace_rows = self._pace_rows * _PACE_KEPT + rows
+        self._pace_s = self._pace_s * _PACE_KEPT + seconds
+
+    def _full(self) -> QueueFull:
+        wait_s = self.rows * self._pace_s / self._pace_rows if self._pace_rows else 0.0
+        return QueueFull(
+            f"Expected fewer than {self._max_rows} waiting rows (max_queue_rows). Received: {self.rows}.",
+            retry_after_s=min(_MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s))),
+        )
+
+    def _open_lanes(self) -> Iterator[Lane]:
+        return (lane for lane in self._lanes if lane.run is not None)
+
+    def _due(self, lane: Lane, hurry: bool) -> float:
+        if hurry or not self._delay_s or lane.waiting_rows >= lane.max_batch_size:
+            return -math.inf
+        # Fewer jobs than a batch has rows. Not the first one's alone: a rest at the back may be older.
+        return min(job.submitted for job in lane.waiting) + self._delay_s
+
+    def _take(self, lane: Lane, job: Job) -> None:
+        """Accounts for the part that `_choose` took; the rest keeps its place or goes to the back."""
+        self._leave(lane, job.stop - job.start)
+        rest = job.rows - job.stop
+        if not rest:
+            del lane.waiting[job]
+        elif rest > lane.max_batch_size:
+            lane.waiting.move_to_end(job)
+            self._tickets = job.ticket = self._tickets + 1
+
+    def _leave(self, lane: Lane, rows: int) -> None:
+        lane.waiting_rows -= rows
+        self.rows -= rows
+
+    def _forget_if_empty(self, lane: Lane) -> None:
+        if not lane.waiting:
+            del self._lanes[lane]
+
+
+def _turn(lane: Lane) -> int:
+    return next(iter(lane.waiting)).ticket
+
+
+def _choose(lane: Lane, now: float) -> tuple[list[Job], list[Job]]:
+    """Takes the parts of the next batch; also returns the late jobs met on the way."""
+    jobs: list[Job] = []
+    late: list[Job] = []
+    room = lane.max_batch_size
+    for job in lane.waiting:
+        if job.deadline <= now:
+            late.append(job)
+        elif not jobs or job.row_shapes == jobs[0].row_shapes:
+            jobs.append(job)
+            room -= job.take(room)
+            if not room:
+                break
+    return jobs, late

@@ -1,0 +1,250 @@
+"""Owns the engine thread: it takes jobs, runs their batches, and finishes every job exactly once.
+
+It knows no HTTP and no TensorFlow. Whose turn it is, `service.queueing` says; what happens to rows inside a
+batch, `service.batching`.
+
+- No window tax: an idle engine takes a lone job at once, and while a batch runs the next one forms.
+- A job is ended by whoever sets `Job.finished` under the one lock: the engine, a cancel, a stop or a death.
+  Callbacks run after that, outside the lock, and what they raise is logged.
+- A batch that raises is halved and run again until only its culprits get the error. That holds for MemoryError
+  too, since half a batch may fit.
+- What is no Exception (SystemExit, KeyboardInterrupt) and any defect in here end the engine: every job is
+  finished with EngineStopped, then `on_death` is told, and later jobs are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from service.batching import run_batch
+from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
+from service.jobs import BatchReport, Job, Lane, Run, mark_finished, twin
+from service.queueing import JobQueue
+
+__all__ = ["BatchReport", "Job", "Lane", "Scheduler"]
+
+_log = logging.getLogger("layertap.scheduler")
+
+
+def ignore(_: object) -> None:
+    """Listens to nothing."""
+
+
+class Scheduler:
+    """Forms batches from jobs and runs them, on its own thread or by hand with `step`.
+
+    Args:
+        max_queue_rows: no job is taken while this many rows wait; a large job may overshoot it.
+        max_batch_delay_s: how long a batch that is not full waits for company.
+        clock: seconds that only grow; deadlines are in its terms.
+        observe: told about every batch that ran, after the callbacks of its jobs.
+        on_death: told why the engine ended, after all jobs were answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_queue_rows: int,
+        max_batch_delay_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[BatchReport], None] = ignore,
+        on_death: Callable[[BaseException], None] = ignore,
+    ) -> None:
+        self._clock = clock
+        self._observe = observe
+        self._on_death = on_death
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._queue = JobQueue(max_queue_rows, max_batch_delay_s)
+        self._thread: threading.Thread | None = None
+        self._running: Sequence[Job] = ()
+        self._sleeping = False  # the thread waits for `_wake`; a busy one is never notified
+        self._stopping = False
+        self._dead = False
+
+    def start(self) -> None:
+        """Starts the engine thread; a second call changes nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="layertap-engine", daemon=True)
+            self._thread.start()
+
+    def stop(self, drain: bool) -> None:
+        """Takes no new jobs, ends the waiting ones and joins the thread. A running batch is finished.
+
+        Args:
+            drain: run what waits; else it gets NotReady, as jobs in closed lanes do either way: nobody here
+                knows when their function will be there, if ever.
+        """
+        with self._lock:
+            self._stopping = True
+            refused = self._claim_locked(self._queue.jobs(closed_only=drain))
+            self._wake.notify()
+        for job in refused:
+            job.fail(_draining())
+        if self._thread is None:
+            while self.step():
+                pass
+        elif self._thread is not threading.current_thread():  # a callback may stop its own engine
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine thread runs."""
+        return self._thread is not None and self._thread.is_alive() and not self._dead
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for a batch, those in closed lanes included."""
+        return self._queue.rows
+
+    def submit(self, lane: Lane, job: Job) -> None:
+        """Queues a job, each only once.
+
+        Raises:
+            QueueFull: too many rows wait; says when to come back.
+            NotReady: the scheduler stops.
+            EngineStopped: the engine has died.
+            LayertapError: what the lane failed with.
+        """
+        now = self._clock()
+        with self._lock:
+            if self._stopping or self._dead or lane.error is not None:
+                raise self._refusal(lane)
+            if self._queue.add(lane, job, now) and self._sleeping:
+                self._rouse()
+
+    def cancel(self, job: Job, error: LayertapError | None = None) -> bool:
+        """Ends a job early, its client gone or its time over; returns whether it was unfinished until now.
+
+        What waits of it leaves the queue at once; the result of a batch that has begun is dropped.
+
+        Args:
+            job: a submitted job.
+            error: `done` is called here with it. Without it the job is abandoned: `done` is never called.
+        """
+        claimed = self._claim([job])
+        if claimed and error is not None:
+            job.fail(error)
+        return bool(claimed)
+
+    def open(self, lane: Lane, run: Run) -> None:
+        """Gives a closed lane its function; the jobs that wait in it may run from now on."""
+        with self._lock:
+            lane.run = run
+            lane.error = None
+            if self._sleeping:
+                self._rouse()
+
+    def fail(self, lane: Lane, error: LayertapError) -> None:
+        """Gives up a lane: the jobs that wait in it, and later ones, get copies of `error`."""
+        with self._lock:
+            lane.error = error
+            failed = self._claim_locked(lane.waiting)
+        for job in failed:
+            job.fail(twin(error))
+
+    def next_due(self) -> float | None:
+        """When a batch may be formed: -inf for now, `None` while nothing waits that could run."""
+        with self._lock:
+            return self._queue.next_due(hurry=self._stopping)
+
+    def step(self) -> bool:
+        """Forms and runs one batch on the calling thread; returns whether there was anything to do.
+
+        What ends the engine (see the module) is raised again once every job was answered.
+        """
+        try:
+            now = self._clock()
+            with self._lock:
+                batch = self._queue.form(now, hurry=self._stopping)
+                if batch is None:
+                    return False
+                self._running = batch.jobs
+                late = self._claim_locked(batch.late)
+            for job in late:
+                job.fail(DeadlineExceeded("The request's time ran out while it waited; see timeout_ms."))
+            if batch.jobs:
+                self._report(run_batch(batch, self._clock, self._claim))
+            self._running = ()
+        except BaseException as error:
+            self._die(error)
+            raise
+        return True
+
+    def _loop(self) -> None:
+        try:
+            while self.step() or self._sleep():
+                pass
+        except BaseException as error:  # noqa: BLE001 nobody above the thread could do more
+            self._die(error)
+
+    def _sleep(self) -> bool:
+        """Waits until a batch is due; False where none will ever be."""
+        with self._lock:
+            while True:
+                due = self._queue.next_due(hurry=self._stopping)
+                left = None if due is None else due - self._clock()
+                if left is not None and left <= 0:
+                    return True
+                if self._stopping:
+                    return False
+                self._sleeping = True
+                self._wake.wait(left)
+                self._sleeping = False
+
+    def _rouse(self) -> None:
+        self._sleeping = False  # so that one notification is all, however many jobs come before it wakes
+        self._wake.notify()
+
+    def _report(self, report: BatchReport) -> None:
+        self._queue.measured(report.rows, report.seconds)
+        try:
+            self._observe(report)
+        except Exception:  # noqa: BLE001 a report that nobody could take is no reason to stop
+            _log.exception("%s: the batch's observer raised", report.lane)
+
+    def _claim(self, jobs: Iterable[Job]) -> list[Job]:
+        """Those of `jobs` that nobody has ended yet, now the caller's to end; none of them waits any more."""
+        with self._lock:
+            return self._claim_locked(jobs)
+
+    def _claim_locked(self, jobs: Iterable[Job]) -> list[Job]:
+        claimed = mark_finished(jobs)
+        for job in claimed:
+            self._queue.drop(job)
+        return claimed
+
+    def _refusal(self, lane: Lane) -> LayertapError:
+        if self._dead:
+            return _stopped()
+        if self._stopping or lane.error is None:
+            return _draining()
+        return twin(lane.error)
+
+    def _die(self, cause: BaseException) -> None:
+        with self._lock:
+            if self._dead:
+                return
+            self._dead = True
+            # Only marked, not dropped one by one: the queue itself may be what is broken.
+            orphans = mark_finished((*self._running, *self._queue.jobs()))
+            self._running = ()
+            self._queue = JobQueue(0, 0.0)
+        _log.critical("the engine died; %d jobs get engine_stopped", len(orphans), exc_info=cause)
+        for job in orphans:
+            job.fail(_stopped())
+        try:
+            self._on_death(cause)
+        except Exception:  # noqa: BLE001 there is nobody left to tell
+            _log.exception("on_death raised")
+
+
+def _draining() -> NotReady:
+    return NotReady("The service is draining; send the request to another instance.")
+
+
+def _stopped() -> EngineStopped:
+    return EngineStopped("The engine ended before it could answer; the worker is being replaced.")
