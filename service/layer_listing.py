@@ -39,7 +39,7 @@ _MOVES_AXES = frozenset(["Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxe
 def describe(model: keras.Model) -> ModelSpec:
     """The model's inputs, outputs and layers.
 
-    A tensor without a batch axis in front (a scalar, a transposed one) is not listed: its rows cannot be told
+    Shapes are the ones that Keras declares. A tensor without a batch axis in front (a scalar, a transposed one) is not listed: its rows cannot be told
     apart. A fixed batch size is reported as free unless a layer keeps state between batches.
 
     Raises:

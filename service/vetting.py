@@ -37,6 +37,19 @@ _MODULES = frozenset(
 )
 _PROGRAM_LAYERS = frozenset(["TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
 _LAYER_KEYS = frozenset(["", "layers", "layer", "cell", "cells", "forward_layer", "backward_layer"])
+_VALUES = frozenset(
+    [
+        "__bytes__",
+        "__ellipsis__",
+        "__keras_tensor__",
+        "__lambda__",  # `stored_code` judges it
+        "__numpy__",
+        "__slice__",
+        "__tensor__",
+        "__tuple__",
+        "__typespec__",  # Keras finds no class outside its own modules for it
+    ]
+)
 _LAMBDA_PARTS = ("function", "output_shape", "mask")
 
 Place = tuple[str, dict[str, Any]]
@@ -47,6 +60,8 @@ def stored_code(config: Any) -> list[str]:
     found = []
     for key, entry in _objects(config):
         kind, inner = entry["class_name"], entry["config"]
+        if not isinstance(kind, str):
+            continue  # `refuse_strangers` does
         if kind == "__lambda__":
             found.append(f"a Python lambda at '{key}'")
         elif kind in _PROGRAM_LAYERS:
@@ -103,33 +118,32 @@ def strangers(found: Sequence[str]) -> LoadError:
 
 def names(config: Any) -> set[str]:
     """Every class and function name in a config, plain and as `package>Name`."""
-    found: set[Any] = set()
+    found: list[Any] = []
     for _, entry in _objects(config):
-        found |= {entry["class_name"], entry.get("registered_name")} - {"function"}
-        if entry["class_name"] == "function" and isinstance(entry["config"], str):
-            found.add(entry["config"])
-    return {name for name in found if isinstance(name, str)}
+        found += [entry["class_name"], entry.get("registered_name")]
+        if entry["class_name"] == "function":
+            found.append(entry["config"])
+    return {name for name in found if isinstance(name, str)} - {"function"}
 
 
 def _stranger(
     key: str, entry: dict[str, Any], layers: Collection[str], offered: Collection[str]
 ) -> str | None:
     kind, module = entry["class_name"], entry.get("module", "")
-    known = {kind, entry.get("registered_name")}
-    name = kind
-    if kind == "function":
-        name = entry["config"] if isinstance(entry["config"], str) else "function"
-        known = {name}
-    if str(kind).startswith("__") or any(word in offered for word in known if isinstance(word, str)):
-        return None
-    if not isinstance(kind, str) or not isinstance(name, str):
+    is_function = kind == "function"
+    name = entry["config"] if is_function else kind
+    if not isinstance(name, str):
         return repr(name)
+    known = (name, "" if is_function else entry.get("registered_name"))
+    is_value = name in _VALUES and not is_function
+    if is_value or any(isinstance(word, str) and word in offered for word in known):
+        return None
     if module == "":  # the dialect of Keras 1 and 2, and of .h5 files: layers by name alone
         is_layer = key in _LAYER_KEYS or "__passive_serialization__" in entry
         return name if is_layer and name not in layers else None
     if _is_keras(module) and name.isidentifier():
         return None
-    if module == "builtins" and kind == "function":
+    if module == "builtins" and is_function:
         return None  # Keras looks such a name up among its own functions only
     return f"{name} (saved from module {module})" if module else name
 
