@@ -65,9 +65,19 @@ def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
     return {
         "/predict": {"post": _inference("predict", "Predictions, labels and scores", "Predictions", models)},
         "/features": {"post": _inference("features", "The output of hidden layers", "Features", models)},
-        "/models": {"get": _get("models", "Every model with its state; the device", _json("Models"))},
+        "/models": {
+            "get": _get(
+                "models", "Every model with its state, and the device settings in force", _json("Models")
+            )
+        },
         "/models/{name}": {
-            "get": _get("model", "One model: state, inputs, outputs", _json("Model"), (name,), model_errors)
+            "get": _get(
+                "model",
+                "One model: its state, inputs, outputs and default layer",
+                _json("Model"),
+                (name,),
+                model_errors,
+            )
         },
         "/models/{name}/layers": {
             "get": _get(
@@ -78,11 +88,21 @@ def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
                 listing_errors,
             )
         },
-        "/healthz": {"get": _health("healthz", "Whether the engine runs; if not, restart", "Health")},
+        "/healthz": {
+            "get": _health(
+                "healthz", "Whether the engine runs; where it does not, restart the process", "Health"
+            )
+        },
         "/readyz": {"get": _health("readyz", "Whether requests can be answered yet", "Readiness")},
         "/metrics": {"get": _get("metrics", "Prometheus metrics", _text("text/plain"))},
-        "/openapi.json": {"get": _get("openapi", "This document", {JSON: {"schema": {"type": "object"}}})},
-        "/docs": {"get": _get("docs", "The models and routes, to read", _text("text/html"))},
+        "/openapi.json": {
+            "get": _get(
+                "openapi", "The routes as an OpenAPI 3.1 document", {JSON: {"schema": {"type": "object"}}}
+            )
+        },
+        "/docs": {
+            "get": _get("docs", "The models, routes and errors, as a page to read", _text("text/html"))
+        },
         "/": {"get": _redirect()},
     }
 
@@ -139,7 +159,7 @@ def _redirect() -> dict[str, Any]:
     location = {"schema": {"type": "string", "const": "/docs"}}
     response = _response("To /docs.", _text("text/html"))
     response["headers"]["Location"] = location
-    return {"operationId": "root", "summary": "Leads to /docs", "responses": {"302": response}}
+    return {"operationId": "root", "summary": "Leads to `/docs`", "responses": {"302": response}}
 
 
 def _problems(classes: Iterable[type[LayertapError]]) -> dict[str, Any]:

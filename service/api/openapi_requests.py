@@ -15,14 +15,15 @@ from service.codecs import JSON, NPY, NPZ
 from service.served import ModelStatus, ServedModel
 
 _MAX_EXAMPLE_VALUES = 64  # larger rows make no example that anybody reads
-_MAX_WHOLE = 999_999_999  # nine digits, as `options` reads them
+_COUNT: Schema = {"type": "integer", "minimum": 1}
+_VERSION: Schema = {"type": "integer", "minimum": 0}
 
 _PARAMETERS: dict[str, tuple[Schema, str]] = {
     "model": ({"type": "string"}, "Which model answers; the default one, or the only one, if not named."),
-    "version": ({"type": "integer"}, "Which version of it; the highest that is served if not named."),
-    "top": ({"type": "integer"}, "Adds the best k classes of each row to the predictions of a JSON reply."),
+    "version": (_VERSION, "Which version of it; the highest that is served if not named."),
+    "top": (_COUNT, "Adds the best k classes of each row to the predictions of a JSON reply."),
     "dtype": ({"type": "string"}, "The type of floats in the reply."),
-    "timeout_ms": ({"type": "integer"}, "Time for this request; can only shorten request_timeout_ms."),
+    "timeout_ms": (_COUNT, "Time for this request; can only shorten request_timeout_ms."),
     "layer": (
         {"type": "string"},
         (
@@ -42,8 +43,6 @@ def query(name: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
     schema = dict(kind)
     if name in _CHOICES:
         schema["enum"] = list(_CHOICES[name])
-    if schema["type"] == "integer":
-        schema |= {"minimum": 1, "maximum": _MAX_WHOLE}
     parameter: dict[str, Any] = {"name": name, "in": "query", "description": description, "schema": schema}
     if name in _REPEATABLE:
         parameter |= {"schema": {"type": "array", "items": schema}, "style": "form", "explode": True}
@@ -61,8 +60,8 @@ def path_name(models: Sequence[ModelStatus]) -> dict[str, Any]:
 
 def listed_version() -> dict[str, Any]:
     """The version whose layers are listed."""
-    schema = {"type": "integer", "minimum": 0}
-    return {"name": "version", "in": "query", "description": _PARAMETERS["version"][1], "schema": schema}
+    schema, description = _PARAMETERS["version"]
+    return {"name": "version", "in": "query", "description": description, "schema": dict(schema)}
 
 
 def request_id() -> dict[str, Any]:

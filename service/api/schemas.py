@@ -105,20 +105,20 @@ def _bodies() -> dict[str, Schema]:
     rows = _record(
         {"instances": _list_of(row, minItems=1)},
         additionalProperties=False,
-        description='Rows: `{"instances": [row, row, ...]}`; a row of a model with several inputs is an object '
+        description='Rows, as `{"instances": [row, row, ...]}`; a row of a model with several inputs is an object '
         "keyed by input.",
     )
     columns = _record(
         {"inputs": {"anyOf": [value, _map_of(value)]}},
         additionalProperties=False,
-        description='Columns: `{"inputs": {"x": [...]}}`; an array with a batch axis, or a single sample, for each '
+        description='Columns, as `{"inputs": {"x": [...]}}`: an array with a batch axis, or a single sample, for each '
         "input; for the only input also without its name.",
     )
     return {"Rows": rows, "Columns": columns}
 
 
 def _replies() -> dict[str, Schema]:
-    who = {"model": _TEXT, "version": {"type": "integer", "minimum": 1}}
+    who = {"model": _TEXT, "version": _WHOLE}
     predictions = {"predictions": _one_or_by_output(ref("Results"), "What the model answers.")}
     labels = {
         "labels": _one_or_by_output(ref("Results"), "Argmax over the last axis."),
