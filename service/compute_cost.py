@@ -6,11 +6,14 @@ Estimates, not measurements: they order the layers of one model and say how much
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
 
 from service.graph import Graph, Step
+
+Shape: TypeAlias = tuple[int | None, ...]
 
 FREE_AXIS = 32
 """The size that stands for an axis of any size; the batch counts as one row."""
@@ -50,24 +53,36 @@ def _sum(costs: list[float], steps: int) -> float:
 def _cost(step: Step) -> float:
     if step.opens is not None:
         return 0.0  # the way into a nested model; its layers are steps of their own
-    operation = step.operation
-    values = sum(_values(tensor.shape) for tensor in step.node.outputs)
+    sources = [tensor.shape for tensor in step.node.input_tensors]
+    return layer_cost(step.operation, sources, [tensor.shape for tensor in step.node.outputs])
+
+
+def layer_cost(operation: Any, sources: Sequence[Shape], results: Sequence[Shape]) -> float:
+    """Multiply-adds of one call for one row; without kernels, as many as there are numbers in the results.
+
+    Args:
+        operation: a layer or operation, built.
+        sources: the shapes of the tensors it takes, batch axis first.
+        results: the shapes of the tensors it yields.
+    """
+    values = sum(map(_values, results))
     kernels = sum(
         math.prod(weight.shape) for weight in getattr(operation, "weights", ()) if len(weight.shape) > 1
     )
-    if not kernels or isinstance(operation, keras.layers.Embedding):
+    if not kernels or not sources or isinstance(operation, keras.layers.Embedding):
         return float(values)
-    return float(max(values, kernels * _positions(step) + _attention(step)))
+    cost = kernels * _positions(operation, sources[0], results[0])
+    if isinstance(operation, keras.layers.MultiHeadAttention):  # scores and their weighted sum
+        cost += 2 * _values(sources[0][:-1]) * _values(sources[-1])
+    return float(max(values, cost))
 
 
-def _values(shape: tuple[int | None, ...]) -> int:
+def _values(shape: Shape) -> int:
     return math.prod(FREE_AXIS if size is None else size for size in shape[1:])
 
 
-def _positions(step: Step) -> int:
+def _positions(operation: Any, source: Shape, result: Shape) -> int:
     """How often the kernels are applied in one row."""
-    operation = step.operation
-    source, result = step.node.input_tensors[0].shape, step.node.outputs[0].shape
     first = getattr(operation, "data_format", None) == "channels_first"
     if isinstance(operation, keras.layers.RNN | keras.layers.Bidirectional):
         steps = _values(source[:2])
@@ -81,13 +96,5 @@ def _positions(step: Step) -> int:
     return _spatial(result, first=first)
 
 
-def _spatial(shape: tuple[int | None, ...], *, first: bool) -> int:
+def _spatial(shape: Shape, *, first: bool) -> int:
     return _values((None, *shape[2:]) if first else shape[:-1])
-
-
-def _attention(step: Step) -> int:
-    """Scores and their weighted sum: steps x steps x width, twice."""
-    if not isinstance(step.operation, keras.layers.MultiHeadAttention):
-        return 0
-    query, value = step.node.input_tensors[0].shape, step.node.input_tensors[-1].shape
-    return 2 * _values(query[:-1]) * _values(value)

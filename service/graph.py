@@ -24,6 +24,9 @@ from keras.src.ops.function import make_node_key
 
 from service.errors import LoadError
 
+CROSSING_AS_FLOAT32 = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
+"""Types that numpy lacks."""
+
 _CALL_WORDS = {"training", "mask"}
 
 
@@ -137,10 +140,14 @@ def _no_graph(model: keras.Model) -> LoadError:
             mend="Save it again after model.build((None, ...)), or with keras.Input as its first layer.",
         )
     return LoadError(
-        "Expected a functional or Sequential model, or a subclass of keras.Model that takes one tensor. "
-        f"Received: {type(model).__name__}.",
+        f"Expected a functional or Sequential model. Received: {type(model).__name__}.",
         mend="Wrap it: keras.Model(inputs, model(inputs)) with keras.Input inputs, and save that.",
     )
+
+
+def is_code(model: keras.Model) -> bool:
+    """Whether the model's forward pass is Python code of its own, which has no graph to walk."""
+    return graph_of(model) is None and type(model) is not keras.Sequential
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from keras.src.utils.naming import to_snake_case
 
 from service.compute_cost import compute_shares, parameters
 from service.errors import LoadError
-from service.graph import Graph, NamedTensor, Step, flatten
+from service.graph import CROSSING_AS_FLOAT32, Graph, NamedTensor, Step, flatten, is_code
+from service.subclassed import describe_subclassed
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
-CROSSING_AS_FLOAT32 = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 _DROPOUTS = frozenset(
     [
         "Dropout",
@@ -45,6 +45,8 @@ def describe(model: keras.Model) -> ModelSpec:
     Raises:
         LoadError: the model is no graph of layers, was never built, or has an output without a batch axis.
     """
+    if is_code(model):
+        return describe_subclassed(model)
     graph = flatten(model)
     batch = graph.functional._inputs[0].shape[0]
     keep = batch if any(getattr(step.operation, "stateful", False) for step in graph.steps) else None

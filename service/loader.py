@@ -31,6 +31,10 @@ from service.vetting import without_compilation
 from service.weights import assign_keras3, assign_legacy
 
 _ZIP_START = b"PK\x03\x04"
+_UNASSIGNED = (  # what Keras only warns of; saving_lib._load_container_state, Model.build_from_config
+    "freshly-initialized weights",
+    "cannot be built automatically",
+)
 _ONE_LOAD = threading.Lock()  # Keras has one registry of custom objects for the whole process
 
 
@@ -103,7 +107,7 @@ def _checked(model: Any, source: _Source, repairs: tuple[str, ...], warned: list
         )
     notes = tuple(dict.fromkeys(warned))
     for note in notes:
-        if "freshly-initialized weights" in note:  # keras/src/saving/saving_lib.py, _load_container_state
+        if any(words in note for words in _UNASSIGNED):
             raise LoadError(
                 f"Expected values for all weights. Received: {note}",
                 mend="Save the model again with a current Keras.",

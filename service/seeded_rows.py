@@ -6,11 +6,14 @@ An input that ends in an Embedding gets indices which that Embedding has, whatev
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
-from service.graph import Graph, Step, flatten
+from service.graph import Graph, Step, flatten, is_code
 from service.layer_listing import describe
+from service.subclassed import input_specs
 from service.tensors import Array, TensorSpec
 
 FREE_STEPS = 64
@@ -50,8 +53,11 @@ def seeded_rows(model: keras.Model, rows: int, *, seed: int = 0) -> dict[str, Ar
     Raises:
         LoadError: the model is no graph of layers.
     """
-    graph = flatten(model)
     generator = np.random.default_rng(seed)
+    if is_code(model):  # no graph tells which input an Embedding takes
+        limit = _smallest_vocabulary(model)
+        return {spec.name: _fill(spec, rows, limit, generator) for spec in input_specs(model)}
+    graph = flatten(model)
     limits = _index_limits(graph)
     return {
         spec.name: _fill(spec, rows, limits.get(value), generator)
@@ -77,19 +83,20 @@ def _index_limits(graph: Graph) -> dict[int, int]:
     limits: dict[int, int] = {}
     for step in graph.steps:
         reached: set[int] = set().union(*(origins.get(source, set()) for source in step.sources.values()))
-        if (limit := _limit(step)) is not None:
+        limit = None if step.opens is not None else _smallest_vocabulary(step.operation)
+        if limit is not None:
             limits |= {value: min(limit, limits.get(value, limit)) for value in reached}
         if _passes_indices(step):
             origins |= dict.fromkeys(step.results, reached)
     return limits
 
 
-def _limit(step: Step) -> int | None:
-    if not hasattr(step.operation, "_flatten_layers") or step.opens is not None:
+def _smallest_vocabulary(operation: Any) -> int | None:
+    if not hasattr(operation, "_flatten_layers"):
         return None
     sizes = [
         layer.input_dim if isinstance(layer, keras.layers.Embedding) else layer.num_tokens
-        for layer in step.operation._flatten_layers()
+        for layer in operation._flatten_layers()
         if isinstance(layer, keras.layers.Embedding | keras.layers.CategoryEncoding)
     ]
     return min((size for size in sizes if size), default=None)

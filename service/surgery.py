@@ -19,9 +19,10 @@ import keras
 from keras.src import backend, tree
 
 from service.errors import LoadError
-from service.graph import Graph, Step, flatten
-from service.layer_listing import CROSSING_AS_FLOAT32, describe
+from service.graph import CROSSING_AS_FLOAT32, Graph, Step, flatten, is_code
+from service.layer_listing import describe
 from service.seeded_rows import seeded_rows
+from service.subclassed import cut_subclassed
 
 __all__ = ["cut", "describe", "seeded_rows"]
 
@@ -43,6 +44,8 @@ def cut(model: keras.Model, paths: tuple[str, ...]) -> Forward:
     Raises:
         LoadError: the model is no graph of layers, or has no such tensor.
     """
+    if is_code(model):
+        return cut_subclassed(model, paths)
     graph = flatten(model)
     values = _values(graph, paths)
     steps = graph.needed(values)

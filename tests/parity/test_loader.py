@@ -15,6 +15,7 @@ import pytest
 from service.errors import LoadError
 from service.loader import load
 from service.model_config import ModelConfig
+from service.surgery import describe
 
 PLAIN = ModelConfig()
 COMPILED = ModelConfig(compile=True)
@@ -569,3 +570,32 @@ def test_nested_models_and_batch_norms_come_back(tmp_path, ending):
     path = tmp_path / f"model.{ending}"
     model.save(path)
     np.testing.assert_array_equal(load(path, PLAIN).model(pictures), model(pictures))
+
+
+CODE_MODEL = """
+    import keras
+
+    class Coded(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.hidden = keras.layers.Dense(3, name="hidden")
+            self.top = keras.layers.Dense(2, name="top")
+
+        def call(self, inputs):
+            return self.top(keras.ops.relu(self.hidden(inputs)))
+"""
+
+
+def test_a_model_that_is_code_comes_back_with_its_layers(tmp_path, write):
+    module = {"__name__": "training_script"}
+    exec(textwrap.dedent(CODE_MODEL), module)  # noqa: S102 -- our own text
+    model = module["Coded"](name="coded")
+    model(ROWS)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    with pytest.raises(LoadError, match="Coded"):
+        load(path, PLAIN)
+    loaded = load(path, PLAIN, [write("custom_objects.py", CODE_MODEL)])
+    assert_same(loaded.model, model)
+    assert loaded.notes == ()
+    assert [layer.path for layer in describe(loaded.model).layers] == ["inputs", "hidden", "top", "coded"]

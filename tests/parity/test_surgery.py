@@ -23,7 +23,7 @@ def traced(model, paths):
     forward, traces = cut(model, tuple(paths)), []
     signature = [tf.TensorSpec(spec.shape, spec.dtype) for spec in describe(model).inputs]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def function(*tensors):
         traces.append(len(traces))
         return forward(tensors)
@@ -515,3 +515,95 @@ def test_seeded_rows_stay_within_every_embedding():
     assert not np.array_equal(rows["words"], seeded_rows(model, 50, seed=1)["words"])
     (got,) = traced(model, ["out"])[0](*rows.values())
     assert got.shape == (50, 2)
+
+
+class Tower(keras.Model):
+    """Layers that only Python code joins: one used twice, one with states, one in a nested model."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.words = layers.Embedding(9, 4, mask_zero=True, name="words")
+        self.lstm = layers.LSTM(4, return_state=True, name="lstm")
+        self.shared = layers.Dense(4, activation="tanh", name="shared")
+        self.drop = layers.Dropout(0.5, name="drop")
+        self.head = keras.Sequential(
+            [layers.Dense(5, name="wide"), layers.Dense(2, name="narrow")], name="head"
+        )
+
+    def call(self, tokens):
+        output, hidden, _ = self.lstm(self.words(tokens))
+        mixed = self.shared(output) + self.shared(hidden)
+        return ops.softmax(self.head(self.drop(mixed)))
+
+
+def test_a_model_that_is_python_code_gives_its_layers():
+    model = Tower(name="tower")
+    model(np.zeros((1, 6), "float32"))
+    tokens = seeded_rows(model, 4)
+    assert list(tokens) == ["tokens"]
+    assert tokens["tokens"].max() < 9
+    wanted = model(tokens["tokens"], training=False)
+    spec = describe(model)
+    paths = [layer.path for layer in spec.layers]
+    assert paths == [
+        *("tokens", "words", "lstm:0:0", "lstm:0:1", "lstm:0:2", "shared:0", "shared:1", "drop"),
+        *("head/wide", "head/narrow", "head", "tower"),
+    ]
+    assert spec.aliases == {"lstm": "lstm:0:0", "shared": "shared:0"}
+    assert spec.outputs[0].activation == "softmax"
+    assert spec.layers[-1].compute_share == 1.0
+    function, traces = traced(model, [*paths[1:], "shared"])
+    got = dict(zip([*paths[1:], "shared"], function(tokens["tokens"]), strict=True))
+    assert_close(got["tower"], wanted)
+    embedded = model.words(tokens["tokens"])
+    output, hidden, cell = model.lstm(embedded)
+    mixed = model.shared(output) + model.shared(hidden)
+    wide = model.head.layers[0](mixed)
+    references = {
+        "words": embedded,
+        "lstm:0:0": output,
+        "lstm:0:1": hidden,
+        "lstm:0:2": cell,
+        "shared": model.shared(output),
+        "shared:1": model.shared(hidden),
+        "drop": mixed,
+        "head/wide": wide,
+        "head": model.head(mixed),
+    }
+    for path, reference in references.items():
+        assert_close(got[path], reference, path)
+    for rows in (1, 3, 32):
+        function(seeded_rows(model, rows)["tokens"])
+    assert len(traces) == 1
+    assert "call" not in vars(model.shared)
+
+
+class Pair(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3, name="dense")
+
+    def call(self, inputs):
+        return {"sum": inputs["left"] + inputs["right"], "deep": self.dense(inputs["left"])}
+
+
+def test_a_model_that_is_code_may_take_and_give_dicts():
+    model = Pair(name="pair")
+    left, right = np.ones((2, 4), "float32"), np.full((2, 4), 3, "float32")
+    wanted = model({"right": right, "left": left})
+    spec = describe(model)
+    assert [entry.name for entry in spec.inputs] == ["left", "right"]
+    assert spec.inputs[0].shape == (None, 4)
+    assert [output.name for output in spec.outputs] == ["deep", "sum"]
+    deep, total = traced(model, [output.path for output in spec.outputs])[0](left, right)
+    assert_close(deep, wanted["deep"])
+    assert_close(total, wanted["sum"])
+
+
+def test_a_model_that_is_code_and_was_never_built_is_refused():
+    with pytest.raises(LoadError, match="Pair"):
+        describe(Pair())
+    model = Pair()
+    model({"left": np.ones((1, 4)), "right": np.ones((1, 4))})
+    with pytest.raises(LoadError, match="nowhere"):
+        traced(model, ["nowhere"])[0](*seeded_rows(model, 2).values())
