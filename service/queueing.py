@@ -119,8 +119,8 @@ class JobQueue:
     def _due(self, lane: Lane, hurry: bool) -> float:
         if hurry or not self._delay_s or lane.waiting_rows >= lane.max_batch_size:
             return -math.inf
-        # Fewer jobs than a batch has rows. Not the first one's alone: a rest at the back may be older.
-        return min(job.submitted for job in lane.waiting) + self._delay_s
+        # Whatever went to the back has more rows than a batch; without such a rest the first job is the oldest.
+        return _first(lane).submitted + self._delay_s
 
     def _take(self, lane: Lane, job: Job) -> None:
         """Accounts for the part that `_choose` took; the rest keeps its place or goes to the back."""
@@ -141,8 +141,12 @@ class JobQueue:
             del self._lanes[lane]
 
 
+def _first(lane: Lane) -> Job:
+    return next(iter(lane.waiting))
+
+
 def _turn(lane: Lane) -> int:
-    return next(iter(lane.waiting)).ticket
+    return _first(lane).ticket
 
 
 def _choose(lane: Lane, now: float) -> tuple[list[Job], list[Job]]:
