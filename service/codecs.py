@@ -28,7 +28,11 @@ NPZ = "application/x-npz"
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
 
+_NPY_VERSIONS = ((1, 0), (2, 0), (3, 0))
+_MAX_CODE_POINT = 0x10FFFF
 _MAX_NPZ_ARRAYS = 1024
+_ZIP_ENTRY_MAGIC = b"PK\x01\x02"
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes; others unpack without a bound
 _BAD_HEADER = (
     ValueError,
     TypeError,
@@ -72,13 +76,11 @@ def decode_npy(body: bytes | memoryview, what: str = "the body") -> Array:
     """The array that an npy file holds, a read-only view of the bytes.
 
     Raises:
-        InvalidInput: no npy file, a truncated one, or one whose dtype holds objects.
+        InvalidInput: no npy file, a truncated one, one whose dtype holds objects, or text that is no Unicode.
     """
     file = io.BytesIO(body)
     try:
-        version = npy_format.read_magic(file)
-        reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, fortran_order, dtype = reader(file)
+        shape, fortran_order, dtype = _read_header(file)
     except _BAD_HEADER as error:
         raise InvalidInput(f"Expected {what} to be an npy file. Received: {_first_line(error)}.") from error
     if dtype.hasobject:
@@ -91,15 +93,35 @@ def decode_npy(body: bytes | memoryview, what: str = "the body") -> Array:
     expected = dtype.itemsize
     for size in shape:
         expected *= size
-    if len(data) != expected or any(size < 0 for size in shape):
+    if len(data) != expected or any(type(size) is not int or size < 0 for size in shape):
         raise InvalidInput(
             f"Expected {what} to carry {expected} bytes after its header, for shape {list(shape)} of {dtype}. "
             f"Received: {len(data)} bytes."
         )
+    if dtype.kind == "U" and not _is_unicode(np.frombuffer(data, f"{dtype.byteorder}u4")):
+        raise InvalidInput(f"Expected {what} to hold text. Received: code points that Unicode does not have.")
     try:
         return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
-    except ValueError as error:  # more axes than numpy can hold
+    except ValueError as error:  # more axes, or longer ones, than numpy can hold
         raise InvalidInput(f"Expected {what} to be an array. Received: {_first_line(error)}.") from error
+
+
+def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether it is in Fortran order, and the dtype.
+
+    Version 3.0 differs from 2.0 only in that names of fields are UTF-8, and arrays with fields are refused.
+    """
+    version = npy_format.read_magic(file)
+    if version not in _NPY_VERSIONS:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, fortran_order, dtype = read(file)
+    return shape, fortran_order, dtype
+
+
+def _is_unicode(code_points: Array) -> bool:
+    surrogates = (code_points >= 0xD800) & (code_points <= 0xDFFF)
+    return not bool(np.any(surrogates | (code_points > _MAX_CODE_POINT)))
 
 
 def decode_npz(body: bytes | memoryview, max_bytes: int) -> dict[str, Array]:
@@ -110,9 +132,12 @@ def decode_npz(body: bytes | memoryview, max_bytes: int) -> dict[str, Array]:
         max_bytes: how much it may unpack to.
 
     Raises:
-        InvalidInput: no npz file, or a broken one.
-        BodyTooLarge: it would unpack to more than `max_bytes`.
+        InvalidInput: no npz file, a broken one, or two arrays of one name.
+        BodyTooLarge: it would unpack to more than `max_bytes`, or holds too many arrays.
     """
+    # A directory of millions of entries is large in memory; the factor leaves room for the magic in the data.
+    if bytes(body).count(_ZIP_ENTRY_MAGIC) > 16 * _MAX_NPZ_ARRAYS:
+        raise BodyTooLarge(f"Expected an npz file of at most {_MAX_NPZ_ARRAYS} arrays. Received: many more.")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = archive.infolist()
@@ -122,14 +147,30 @@ def decode_npz(body: bytes | memoryview, max_bytes: int) -> dict[str, Array]:
                     f"Expected an npz file that unpacks to at most {max_bytes} bytes and {_MAX_NPZ_ARRAYS} "
                     f"arrays. Received: {unpacked} bytes in {len(members)} arrays."
                 )
-            return {
-                member.filename.removesuffix(".npy"): decode_npy(
-                    archive.read(member), f"'{member.filename}' of the npz file"
+            arrays: dict[str, Array] = {}
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise InvalidInput(
+                        f"Expected each array of the npz file once. Received: {name[:80]!r} twice."
+                    )
+                arrays[name] = decode_npy(
+                    _unpack(archive, member), f"'{member.filename[:80]}' of the npz file"
                 )
-                for member in members
-            }
+            return arrays
     except _BAD_ZIP as error:
         raise InvalidInput(f"Expected an npz file. Received: {_first_line(error)}.") from error
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """A member's bytes, no more than its directory entry announced.
+
+    `ZipFile.read` cuts a longer stream off after unpacking it, so an entry that lies would still take memory.
+    """
+    if member.compress_type not in _ZIP_METHODS:
+        raise zipfile.BadZipFile(f"compression method {member.compress_type}, not stored or deflated")
+    with archive.open(member) as stream:
+        return stream.read(member.file_size)
 
 
 def encode_npy(array: Array) -> bytes:
@@ -145,8 +186,9 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            # A fixed date: equal arrays are equal bytes.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), encode_npy(array))
+            member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # equal arrays are equal bytes
+            member.external_attr = 0o644 << 16  # what `unzip` makes of it can be read
+            archive.writestr(member, encode_npy(array))
     return file.getvalue()
 
 
