@@ -7,7 +7,7 @@ number, and NaN or infinity never reaches a model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ from service.fields import nearest
 from service.tensors import Array, TensorSpec
 
 _MAX_REPR = 80
+_LEAVES: dict[str, tuple[frozenset[type], str]] = {
+    "string": (frozenset({str}), "text"),
+    "bool": (frozenset({bool}), "booleans"),
+}
+_NUMBERS = (frozenset({int, float}), "numbers")
 
 
 def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
@@ -31,15 +36,17 @@ def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) 
     Raises:
         InvalidInput: ragged lists, or leaves of another type than the input's.
     """
-    leaf = {"string": str, "bool": bool}.get(spec.dtype)
-    if not plain or leaf is not None:
-        _check_leaves(values, leaf, spec, where)
+    if not plain or spec.dtype in _LEAVES:
+        _check_leaves(values, spec, where)
     try:
-        return np.array(values, dtype=object if leaf is str else None)
+        array = np.array(values, dtype=object if spec.dtype == "string" else None)
     except (ValueError, OverflowError) as error:
-        raise InvalidInput(
-            f"Expected {where} to be lists of equal length, {_wanted(spec)}. Received: {_ragged(values, where)}."
-        ) from error
+        raise _uneven(values, spec, where) from error
+    if array.dtype.kind == "O":  # numpy keeps as objects what it cannot make even
+        _check_leaves(values, spec, where)
+        if any(isinstance(value, list) for value in array.flat):
+            raise _uneven(values, spec, where)
+    return array
 
 
 def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False) -> Array:
@@ -57,9 +64,10 @@ def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False) -> 
     Raises:
         InvalidInput: rank, shape, dtype or values do not fit.
     """
+    sent = list(array.shape)
     if single and array.ndim == len(spec.shape) - 1:
         array = array[np.newaxis]
-    _check_shape(array, spec, where)
+    _check_shape(array, spec, where, sent)
     if spec.dtype == "string":
         return _as_strings(array, spec, where)
     array = _as_dtype(array, np.dtype(spec.dtype), spec, where)
@@ -103,16 +111,16 @@ def check_names(names: Mapping[str, Any], specs: Sequence[TensorSpec], where: st
         raise InvalidInput(f"Expected {where} to be keyed by the model's inputs {known}. Missing: {missing}.")
 
 
-def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
+def _check_shape(array: Array, spec: TensorSpec, where: str, sent: list[int]) -> None:
     shape = array.shape
     fits = len(shape) == len(spec.shape) and all(
         want is None or want == got for want, got in zip(spec.shape[1:], shape[1:], strict=True)
     )
     if not fits:
-        raise InvalidInput(f"Expected {where} {_wanted(spec)}. Received: shape {list(shape)}.")
+        raise InvalidInput(f"Expected {where} {_wanted(spec)}. Received: shape {sent}.")
     if array.size == 0:
         raise InvalidInput(
-            f"Expected {where} to have at least one row and no empty axis. Received: shape {list(shape)}."
+            f"Expected {where} to have at least one row and no empty axis. Received: shape {sent}."
         )
 
 
@@ -128,10 +136,12 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], spec: TensorSpec, where: str) 
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         whole = kind != "f" or bool(np.all(np.floor(array) == array))  # NaN equals nothing
-        if not whole or array.min() < limits.min or array.max() > limits.max:
+        # Python compares whole numbers and floats exactly; numpy would round 2**63 - 1 up to 2.0**63.
+        lowest, highest = array.min().item(), array.max().item()
+        if not whole or lowest < limits.min or highest > limits.max:
             raise InvalidInput(
                 f"Expected {where} to hold whole numbers from {limits.min} to {limits.max} ({spec.dtype}). "
-                f"Received: numbers from {array.min()} to {array.max()}."
+                f"Received: {'' if whole else 'also others, '}numbers from {lowest} to {highest}."
             )
     with np.errstate(over="ignore"):  # what overflows is infinite and refused as such
         return array.astype(dtype)
@@ -139,14 +149,12 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], spec: TensorSpec, where: str) 
 
 def _as_strings(array: Array, spec: TensorSpec, where: str) -> Array:
     """UTF-8 bytes in an object array, as TensorFlow takes text."""
-    if array.dtype.kind == "U" or (
-        array.dtype.kind == "O" and all(isinstance(text, str) for text in array.flat)
-    ):
-        encoded = np.empty(array.size, dtype=object)
-        encoded[:] = [text.encode() for text in array.flat]
-        return encoded.reshape(array.shape)
     if array.dtype.kind == "S":
-        return array.astype(object)
+        return np.ascontiguousarray(array.astype(object))
+    if array.dtype.kind in "UO" and all(isinstance(text, str | bytes) for text in array.flat):
+        encoded = np.empty(array.size, dtype=object)
+        encoded[:] = [text.encode() if isinstance(text, str) else text for text in array.flat]
+        return encoded.reshape(array.shape)
     raise InvalidInput(f"Expected {where} to hold text, {_wanted(spec)}. Received: {array.dtype}.")
 
 
@@ -155,37 +163,74 @@ def _wanted(spec: TensorSpec) -> str:
     return f"for input '{spec.name}' with shape [rows{', ' if shape else ''}{shape}] of {spec.dtype}"
 
 
-def _ragged(values: Any, where: str) -> str:
-    """The first place where neighbours differ, in the words of the request."""
-    level = [(where, values)]
-    while level and all(isinstance(value, list) for _, value in level):
-        first_name, first = level[0]
-        for name, value in level[1:]:
-            if len(value) != len(first):
-                return f"{name} has {len(value)} entries where {first_name} has {len(first)}"
-        level = [(f"{name}[{i}]", child) for name, value in level for i, child in enumerate(value)]
-    kinds = {isinstance(value, list): name for name, value in level}
-    if len(kinds) == 2:
-        return f"{kinds[True]} is a list where {kinds[False]} is a single value"
-    return "lists nested too deeply"
+def _uneven(values: Any, spec: TensorSpec, where: str) -> InvalidInput:
+    return InvalidInput(
+        f"Expected {where} to be lists of equal length, {_wanted(spec)}. "
+        f"Received: {_first_difference(values, where)}."
+    )
 
 
-def _check_leaves(values: Any, leaf: type | None, spec: TensorSpec, where: str) -> None:
-    """Every leaf is of type `leaf`, or a number where it is `None`; without recursion, lists may be deep."""
-    stack = [values]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, list):
-            stack.extend(reversed(value))
-            continue
-        good = type(value) in (int, float) if leaf is None else type(value) is leaf
-        if not good:
-            wanted = "numbers" if leaf is None else "text" if leaf is str else "booleans"
+def _first_difference(values: list[Any], where: str) -> str:
+    """The first list that is not like the first of its level, in the words of the request."""
+    shape: list[int] = []
+    inner: Any = values
+    while isinstance(inner, list):
+        shape.append(len(inner))
+        inner = inner[0] if inner else None
+    for place, entries in _lists(values):
+        level = len(place)
+        if level == len(shape):
+            return f"{_name(where, place)} is a list where {where}{'[0]' * level} is a single value"
+        if len(entries) != shape[level]:
+            return f"{_name(where, place)} has {len(entries)} entries where {where}{'[0]' * level} has {shape[level]}"
+        if level + 1 < len(shape) and not all(isinstance(entry, list) for entry in entries):
+            index = next(i for i, entry in enumerate(entries) if not isinstance(entry, list))
+            return f"{_name(where, [*place, index])} is a single value where {where}{'[0]' * (level + 1)} is a list"
+    return f"lists nested {len(shape)} deep"
+
+
+def _check_leaves(values: Any, spec: TensorSpec, where: str) -> None:
+    """Every leaf is of the input's kind; JSON has but four: numbers, text, booleans and null."""
+    good, wanted = _LEAVES.get(spec.dtype, _NUMBERS)
+    allowed = good | {list}
+    for place, entries in _lists([values]):
+        if not allowed.issuperset(map(type, entries)):
+            index = next(i for i, entry in enumerate(entries) if type(entry) not in allowed)
             raise InvalidInput(
-                f"Expected {where} to hold {wanted}, {_wanted(spec)}. Received: {_shown(value)}."
+                f"Expected {where} to hold {wanted}, {_wanted(spec)}. "
+                f"Received: {_shown(entries[index])} at {_name(where, [*place, index][1:])}."
             )
 
 
+def _lists(values: list[Any]) -> Iterator[tuple[list[int], list[Any]]]:
+    """Every list in `values`, itself first, in the order of the text, each with its place.
+
+    No recursion, because lists may be deep; no names, because they may be many.
+    """
+    place: list[int] = []
+    yield place, values
+    unfinished = [enumerate(values)]
+    while unfinished:
+        for index, child in unfinished[-1]:
+            if isinstance(child, list):
+                place.append(index)
+                yield place, child
+                unfinished.append(enumerate(child))
+                break
+        else:
+            unfinished.pop()
+            del place[-1:]
+
+
+def _name(where: str, place: Sequence[int]) -> str:
+    return where + "".join(f"[{index}]" for index in place)
+
+
 def _shown(value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= _MAX_REPR else text[:_MAX_REPR] + "..."
+    if isinstance(value, dict):
+        return "an object"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str) and len(value) > _MAX_REPR:
+        return repr(value[:_MAX_REPR]) + "..."
+    return repr(value)
