@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from service.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, de
 from service.errors import (
     BodyTooLarge,
     InvalidInput,
+    InvalidJson,
     InvalidRequest,
     UndecodableImage,
     UnsupportedMedia,
@@ -30,9 +32,9 @@ _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", 
 _LITERALS = (b"true", b"false", b"null")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InputReader:
-    """Reads bodies for one model.
+    """Reads one body for one model.
 
     Args:
         model: its name, for messages.
@@ -47,6 +49,7 @@ class InputReader:
     images: Mapping[str, ImageInput]
     max_input_bytes: int
     max_image_pixels: int
+    _decoded_bytes: int = field(default=0, init=False)
 
     def read(self, request: HttpRequest) -> dict[str, Array]:
         """The inputs of a request: name -> (rows, *row shape) in the input's dtype.
@@ -62,8 +65,13 @@ class InputReader:
         body = request.body
         if not body:
             raise InvalidRequest(f"Expected a body: {self._taken()}. Received: an empty one.")
-        content_type = request.header(b"content-type")
-        media = content_type.partition(";")[0].strip().lower()
+        self._decoded_bytes = 0
+        arrays = self._read(body, request.header(b"content-type"))
+        self._check_bytes(sum(array.nbytes for array in arrays.values()), "the body")
+        return arrays
+
+    def _read(self, body: bytes, content_type: str) -> dict[str, Array]:
+        named = media = content_type.partition(";")[0].strip().lower()
         if media in _UNTYPED:
             media = _sniff(body)
         if media == JSON:
@@ -76,7 +84,8 @@ class InputReader:
             return self._multipart(read_parts(body, content_type))
         if media.startswith("image/") and len(self.images) == len(self.inputs) == 1:
             return {self.inputs[0].name: self._picture(body, self.inputs[0].name)[np.newaxis]}
-        raise UnsupportedMedia(f"Expected {self._taken()}. Received: {media[:80] or 'no content type'}.")
+        received = (media or named)[:80] or "no content type"
+        raise UnsupportedMedia(f"Expected {self._taken()}. Received: {received}.")
 
     # -- JSON ---------------------------------------------------------------------------------------------
 
@@ -147,15 +156,9 @@ class InputReader:
         rows: list[Array] = []
         for place, value in enumerate(values):
             what = f"{where}[{place}]"
-            if not _is_b64(value) or not isinstance(value["b64"], str):
-                raise InvalidInput(
-                    f'Expected {what} to be {{"b64": "..."}} like the first. Received: {_kind(value)}.'
-                )
-            try:
-                data = b64decode(value["b64"], validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise InvalidInput(f"Expected {what} to be base64. Received: {error}.") from error
-            self._append(rows, lambda data=data: self._picture(data, name), what, index=place)
+            with _located(what, index=place):
+                rows.append(self._picture(_b64_bytes(value, what), name))
+            self._count(rows[-1], what)
         return _stack(rows, where)
 
     def _picture(self, data: bytes, name: str) -> Array:
@@ -167,16 +170,17 @@ class InputReader:
             )
         return prepare(data, target, max_pixels=self.max_image_pixels)
 
-    def _append(self, rows: list[Array], make: Callable[[], Array], what: str, **place: Any) -> None:
-        """Adds a row and watches the limit; an image's error says which image it was."""
-        try:
-            rows.append(make())
-        except UndecodableImage as error:
-            raise type(error)(f"{what}: {error.message}", **place) from error
-        if sum(row.nbytes for row in rows[:1]) * len(rows) > self.max_input_bytes:
+    def _count(self, rows: Array, what: str) -> None:
+        """Stops at the picture that goes over the limit: small files can hold large ones."""
+        self._decoded_bytes += rows.nbytes
+        self._check_bytes(self._decoded_bytes, what)
+
+    def _check_bytes(self, decoded_bytes: int, what: str) -> None:
+        if decoded_bytes > self.max_input_bytes:
             raise BodyTooLarge(
                 f"Expected inputs of at most {self.max_input_bytes} bytes once decoded (max_input_bytes). "
-                f"Received: more, at {what}."
+                f"Received: more, at {what}.",
+                limit_bytes=self.max_input_bytes,
             )
 
     # -- multipart ----------------------------------------------------------------------------------------
@@ -196,14 +200,11 @@ class InputReader:
     def _parts(self, parts: list[tuple[int, Part]], spec: TensorSpec) -> Array:
         blocks: list[Array] = []
         for place, part in parts:
-            what = f"part {place} ({(part.filename or part.name)[:80]!r})"
-            self._append(
-                blocks,
-                lambda part=part, what=what: self._part(part, spec, what),
-                what,
-                index=place,
-                name=part.filename or part.name,
-            )
+            name = (part.filename or part.name)[:80]
+            what = f"part {place} ({name!r})"
+            with _located(what, index=place, name=name):
+                blocks.append(self._part(part, spec, what))
+            self._count(blocks[-1], what)
         if len({block.shape[1:] for block in blocks}) > 1:
             shapes = sorted({tuple(block.shape[1:]) for block in blocks})
             raise InvalidInput(f"Expected parts of one shape for input '{spec.name}'. Received: {shapes}.")
@@ -237,6 +238,27 @@ class InputReader:
         if len(self.images) == len(self.inputs) == 1:
             kinds.insert(0, "image/*")
         return f"one of {', '.join(kinds)} for model '{self.model}'"
+
+
+@contextmanager
+def _located(what: str, **place: Any) -> Iterator[None]:
+    """Errors say which picture or part it was, in their message and as members."""
+    try:
+        yield
+    except (UndecodableImage, InvalidInput, InvalidJson) as error:
+        message = error.message if what in error.message else f"{what}: {error.message}"
+        raise type(error)(message, **place) from error
+
+
+def _b64_bytes(value: Any, what: str) -> bytes:
+    if not _is_b64(value) or not isinstance(value["b64"], str):
+        raise InvalidInput(
+            f'Expected {what} to be {{"b64": "..."}} like the first. Received: {_kind(value)}.'
+        )
+    try:
+        return b64decode(value["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"Expected {what} to be base64. Received: {error}.") from error
 
 
 def _sniff(body: bytes) -> str:
