@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+_MAX_WORD = 200  # characters; what is longer resembles no name, and comparing it takes long
 
 
 def setting(
@@ -37,12 +39,17 @@ def setting(
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """A sentence that names the closest of `words`, or an empty string."""
+    if len(word) > _MAX_WORD:
+        return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of the frozen dataclass `cls`; text values are converted to the fields' types.
+
+    Lists may be written as text with commas, or as their only element. Empty text leaves a setting unset where
+    that is possible; for a list it is the empty list.
 
     Args:
         cls: a dataclass whose fields are settings, or nested dataclasses of settings.
@@ -69,11 +76,15 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _convert(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    wanted = [t for t in _members(hint) if t is not type(None)]
+    members = _members(hint)
+    # Text that may be text stays whole: only where it may not, it is a list with commas.
+    wanted = sorted((t for t in members if t is not type(None)), key=_is_list)
+    if value == "" and type(None) in members and not any(_is_list(kind) for kind in wanted):
+        return None
     for kind in wanted:
         try:
             result = _as_kind(value, kind)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         _check_range(result, field, where)
         return result
@@ -87,8 +98,12 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
 def _as_kind(value: Any, kind: Any) -> Any:
-    if typing.get_origin(kind) is tuple:
+    if _is_list(kind):
         return _as_tuple(value, typing.get_args(kind)[0])
     if kind is bool:
         return _as_bool(value)
@@ -99,15 +114,24 @@ def _as_kind(value: Any, kind: Any) -> Any:
             raise TypeError
         return int(value)
     if kind is float:
-        return float(value)
+        return _as_float(value)
     if kind is str and isinstance(value, str):
         return value
     raise TypeError
 
 
+def _as_float(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
 def _as_tuple(value: Any, kind: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, int | float):
+        value = [value]
     if not isinstance(value, list | tuple):
         raise TypeError
     return tuple(_as_kind(part, kind) for part in value)
@@ -122,8 +146,8 @@ def _as_bool(value: Any) -> bool:
 
 
 def _kind_name(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {_kind_name(typing.get_args(kind)[0])}"
+    if _is_list(kind):
+        return f"a list ({_kind_name(typing.get_args(kind)[0])} each)"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
 
 
@@ -133,8 +157,7 @@ def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
         raise SettingsError(
             f"Expected '{field.name}' in {where} to be one of {', '.join(choices)}. Received: {value!r}."
         )
-    if isinstance(value, int | float) and (
-        (low is not None and value < low) or (high is not None and value > high)
-    ):
+    numbers = value if isinstance(value, tuple) else (value,)
+    if any((low is not None and n < low) or (high is not None and n > high) for n in numbers):
         span = f"at least {low}" if high is None else f"from {low} to {high}"
         raise SettingsError(f"Expected '{field.name}' in {where} to be {span}. Received: {value!r}.")

@@ -69,7 +69,8 @@ class ModelConfig:
     engine: str | None = setting(None, "overrides the service's engine", choices=("auto", "tensorflow"))
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
     classes: tuple[str, ...] | str = setting(
-        (), 'class names, or a file with them: "classes.txt", "class_indices.json"'
+        (),
+        "class names, or a file with them; unset: classes.txt, classes.json or class_indices.json, if there",
     )
     custom_objects: tuple[str, ...] = setting(
         ("custom_objects.py",), "files beside model.toml that define this model's layers, losses and metrics"
@@ -96,7 +97,7 @@ def read_model_config(path: Path) -> ModelConfig:
         with path.open("rb") as file:
             values = tomllib.load(file)
         return build(ModelConfig, values, str(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RepositoryError(f"Expected TOML in {path}. Received: {error}.") from error
     except SettingsError as error:
         raise RepositoryError(error.message) from error

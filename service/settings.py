@@ -2,13 +2,15 @@
 
 Sources, weakest first: the defaults below, `layertap.toml` in the working directory (or the file that
 LAYERTAP_CONFIG names), `LAYERTAP_<NAME>` in the environment, flags of `python -m service serve`. `PORT`, as
-container platforms set it, replaces the port of `bind`. The README's table is generated from this class.
+container platforms set it, replaces the port of `bind`. Variables that Kubernetes makes for a service named
+layertap are no settings. The README's table is generated from this class.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from service.fields import build, nearest, setting
 
 PREFIX = "LAYERTAP_"
 CONFIG_FILE = "layertap.toml"
+# Kubernetes gives every container variables about every service; for one that is called layertap these are
+# LAYERTAP_SERVICE_HOST, LAYERTAP_PORT_80_TCP_ADDR and the like, and LAYERTAP_PORT holds a URL.
+_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Settings:
         None, "take GPU memory on demand; off where gpu_memory_fraction is set"
     )
     visible_gpus: tuple[int, ...] | None = setting(
-        None, "indices of the cards to use; empty: none; unset: all"
+        None, "indices of the cards to use; empty: none; unset: all", low=0
     )
     intra_op_threads: int | None = setting(
         None, "threads inside one TensorFlow operation; unset: usable cores / workers", low=1
@@ -110,7 +115,7 @@ def load_settings(
         build(Settings, source, where)  # each source is checked by itself, so that messages name it
         values |= source
     settings = build(Settings, values, "the settings")
-    if "PORT" in environ and "bind" not in (flags or {}):
+    if environ.get("PORT") and "bind" not in (flags or {}):
         host, _, _ = settings.bind.rpartition(":")
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
     _check_bind(settings.bind)
@@ -140,7 +145,7 @@ def _from_file(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, A
     try:
         with path.open("rb") as file:
             return tomllib.load(file), str(path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"Expected TOML in {path}. Received: {error}.") from error
 
 
@@ -151,6 +156,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
         if not key.startswith(PREFIX) or key == f"{PREFIX}CONFIG":
             continue
         name = key.removeprefix(PREFIX).lower()
+        if _KUBERNETES.fullmatch(name.upper()) or (name == "port" and "://" in value):
+            continue
         if name not in names:
             raise SettingsError(f"Unknown setting '{key}' in the environment.{nearest(name, names)}")
         values[name] = value
@@ -159,5 +166,5 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _check_bind(bind: str) -> None:
     _, separator, port = bind.rpartition(":")
-    if not separator or not port.isdecimal() or not 0 <= int(port) <= 65535:
+    if not separator or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise SettingsError(f"Expected 'bind' as address:port, for example 0.0.0.0:8080. Received: {bind!r}.")
