@@ -6,6 +6,9 @@ models/digits/model.h5            a folder with one file is version 1
 models/digits/model.toml          optional settings
 models/digits/custom_objects.py   optional: this model's layers, losses, metrics
 models/custom_objects.py          optional: shared by all models
+
+Class names stand in model.toml, or in a file that needs no mention: classes.txt, classes.json or
+class_indices.json in the model's folder; iris.classes.txt and so on beside a bare iris.h5.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from service.model_config import ModelConfig, read_model_config
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_VERSION = re.compile(r"[0-9]{1,18}")
 _SHARED_OBJECTS = "custom_objects.py"
+_CLASS_FILES = ("classes.txt", "classes.json", "class_indices.json")  # the first that exists counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,13 @@ class ModelVersion:
 
     Args:
         number: the version.
-        path: the file.
+        path: the file, or the folder where there should be one.
+        error: what makes this version unusable, or `None`.
     """
 
     number: int
     path: Path
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class ModelEntry:
     """One model of the repository.
 
     Args:
-        name: the folder's or the file's name.
+        name: the folder's or the file's name; bytes that are no UTF-8 are written as escapes.
         folder: where model.toml and its companions lie.
         versions: highest first; empty where `error` says why.
         config: the model's settings.
@@ -78,36 +85,51 @@ def scan(models_dir: Path) -> tuple[ModelEntry, ...]:
         else:
             continue
         if entry.name in entries:
-            message = f"Expected one model named '{entry.name}'. Received: a file and a folder of that name."
+            message = f"Expected one file or folder for model '{entry.name}'. Received: several."
             entry = ModelEntry(entry.name, models_dir, error=message)
         entries[entry.name] = entry
-    return tuple(entries.values())
+    return tuple(entries[name] for name in sorted(entries))
 
 
 def _bare_file(path: Path, models_dir: Path) -> ModelEntry:
-    name = path.name[: -len(path.suffix)]
+    stem = path.name[: -len(path.suffix)]
+    name = _printable(stem)
     shared = models_dir / _SHARED_OBJECTS
-    return ModelEntry(
-        name,
-        models_dir,
-        versions=(ModelVersion(1, path),),
-        object_files=(shared,) if shared.is_file() else (),
-        error=_name_error(name),
-    )
+    try:
+        return ModelEntry(
+            name,
+            models_dir,
+            versions=(ModelVersion(1, path),),
+            object_files=(shared,) if shared.is_file() else (),
+            classes=_sidecar_classes(models_dir, f"{stem}."),
+            error=_name_error(name),
+        )
+    except RepositoryError as error:
+        return ModelEntry(name, models_dir, error=error.message)
 
 
 def _holds_model(folder: Path) -> bool:
     if (folder / "model.toml").is_file():
         return True
-    children = list(folder.iterdir())
+    try:
+        children = list(folder.iterdir())
+    except OSError:  # told as an entry that cannot be read
+        return True
     return any(
-        (child.is_file() and child.suffix.lower() in SUFFIXES) or (child.is_dir() and child.name.isdecimal())
-        for child in children
+        (child.is_file() and child.suffix.lower() in SUFFIXES) or _is_version(child) for child in children
     )
 
 
+def _is_version(path: Path) -> bool:
+    return path.is_dir() and _VERSION.fullmatch(path.name) is not None
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _folder(folder: Path, models_dir: Path) -> ModelEntry:
-    name = folder.name
+    name = _printable(folder.name)
     try:
         config = read_model_config(folder / "model.toml")
         return ModelEntry(
@@ -121,6 +143,8 @@ def _folder(folder: Path, models_dir: Path) -> ModelEntry:
         )
     except RepositoryError as error:
         return ModelEntry(name, folder, error=error.message)
+    except OSError as error:
+        return ModelEntry(name, folder, error=f"Expected a folder that can be read. Received: {error}.")
 
 
 def _name_error(name: str) -> str | None:
@@ -130,11 +154,25 @@ def _name_error(name: str) -> str | None:
 
 
 def _versions(folder: Path) -> tuple[ModelVersion, ...]:
-    numbered = [child for child in folder.iterdir() if child.is_dir() and child.name.isdecimal()]
+    numbered = [child for child in folder.iterdir() if _is_version(child)]
     if not numbered:
         return (ModelVersion(1, _model_file(folder)),)
-    found = [ModelVersion(int(child.name), _model_file(child)) for child in numbered]
-    return tuple(sorted(found, key=lambda version: version.number, reverse=True))
+    found: dict[int, ModelVersion] = {}
+    for child in sorted(numbered):
+        version = _version(child)
+        if version.number in found:
+            message = f"Expected one folder for version {version.number} in {folder}. Received: several."
+            version = ModelVersion(version.number, child, message)
+        found[version.number] = version
+    return tuple(found[number] for number in sorted(found, reverse=True))
+
+
+def _version(folder: Path) -> ModelVersion:
+    """A version whose file is missing is listed with its error, so that it does not hide the good ones."""
+    try:
+        return ModelVersion(int(folder.name), _model_file(folder))
+    except (RepositoryError, OSError) as error:
+        return ModelVersion(int(folder.name), folder, str(error))
 
 
 def _model_file(folder: Path) -> Path:
@@ -162,15 +200,26 @@ def _object_files(folder: Path, models_dir: Path, config: ModelConfig) -> tuple[
 
 
 def _classes(folder: Path, config: ModelConfig) -> tuple[str, ...]:
-    if not isinstance(config.classes, str):
-        return config.classes
-    path = folder / config.classes
+    if isinstance(config.classes, str):
+        return _read_classes(folder / config.classes)
+    return config.classes or _sidecar_classes(folder)
+
+
+def _sidecar_classes(folder: Path, prefix: str = "") -> tuple[str, ...]:
+    for name in _CLASS_FILES:
+        path = folder / f"{prefix}{name}"
+        if path.is_file():
+            return _read_classes(path)
+    return ()
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
         if path.suffix != ".json":
             return tuple(line.strip() for line in text.splitlines() if line.strip())
         return _classes_from_json(json.loads(text))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise RepositoryError(
             f"Expected class names in {path}: one a line, or JSON as a list, as name -> index, or as index -> "
             f"name. Received: {type(error).__name__}: {error}."
@@ -180,13 +229,20 @@ def _classes(folder: Path, config: ModelConfig) -> tuple[str, ...]:
 def _classes_from_json(value: object) -> tuple[str, ...]:
     """A list, Keras' `class_indices` (name -> index), or the ImageNet style (index -> name or [id, name])."""
     if isinstance(value, list):
-        return tuple(str(name) for name in value)
+        return tuple(_class_name(name) for name in value)
     if not isinstance(value, dict):
         raise TypeError(f"a {type(value).__name__}")
     if all(isinstance(index, int) for index in value.values()):
-        by_index = {index: str(name) for name, index in value.items()}
+        by_index = {index: name for name, index in value.items()}
     else:
         by_index = {
-            int(index): str(name[-1] if isinstance(name, list) else name) for index, name in value.items()
+            int(index): _class_name(name[-1] if isinstance(name, list) else name)
+            for index, name in value.items()
         }
-    return tuple(by_index[index] for index in range(len(by_index)))
+    return tuple(by_index[index] for index in range(len(value)))
+
+
+def _class_name(value: object) -> str:
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} as a name")

@@ -136,6 +136,8 @@ def load_entry(entry: ModelEntry, status: ModelStatus, workshop: Workshop) -> No
 
 
 def _load_version(entry: ModelEntry, version: ModelVersion, workshop: Workshop) -> ServedModel:
+    if version.error is not None:
+        raise LoadError(version.error, mend="Mend this version's folder and restart.")
     begun = time.monotonic()
     opened = workshop.open_model(entry, version)
     engine, config = opened.engine, entry.config
