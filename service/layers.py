@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from service.errors import LayerNotFound
 from service.tensors import LayerSpec, ModelSpec
 
-_PLACE = re.compile(r"-?\d+")
+_PLACE = re.compile(r"-?[0-9]{1,9}")
+_MAX_NAME = 256  # characters of a wild-card or of a name that suggestions are looked for
 _SUGGESTIONS = 3
 _REMEMBERED = 1024
 
@@ -74,22 +75,20 @@ class LayerIndex:
             return [name]
         if name in self._aliases:
             return [self._aliases[name]]
-        if _PLACE.fullmatch(name) and len(name) < 10:
+        if _PLACE.fullmatch(name):
             place = int(name)
             if -len(self._top_level) <= place < len(self._top_level):
                 return [self._top_level[place]]
-        if "*" in name or "?" in name:
-            pattern = _glob(name)
-            found = [path for path in self._by_path if pattern.fullmatch(path)]
-            if self._offered is not None:
-                found = [path for path in found if path in self._offered]
+        if ("*" in name or "?" in name) and len(name) <= _MAX_NAME:
+            pattern = _Glob(name)
+            known = self._by_path if self._offered is None else self._offered
+            found = [path for path in self._by_path if path in known and pattern.matches(path)]
             if found:
                 return found
         raise self._not_found(name, self._by_path if self._offered is None else self._offered)
 
     def _not_found(self, name: str, known: Iterable[str]) -> LayerNotFound:
-        names = list(known)
-        close = difflib.get_close_matches(name, names, n=_SUGGESTIONS, cutoff=0.5)
+        close = difflib.get_close_matches(name[:_MAX_NAME], list(known), n=_SUGGESTIONS, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(path) for path in close)}?" if close else ""
         return LayerNotFound(
             f"Expected a layer of model '{self._model}'. Received: {name[:200]!r}.{hint} "
@@ -98,7 +97,38 @@ class LayerIndex:
         )
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    parts = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.split(r"(\*\*|\*|\?)", pattern)
-    return re.compile("".join(parts.get(token, re.escape(token)) for token in tokens))
+class _Glob:
+    """A wild-card pattern, stepped through all its readings at once.
+
+    A regular expression would try them one after the other, and a pattern with many stars could hold up the
+    service for hours. Bit `i` of a mask stands for the pattern's i-th part, the bit after the last for its end.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._exact: dict[str, int] = {}
+        self._any_inside = self._stars = self._crossing_stars = 0
+        parts = re.findall(r"\*+|[^*]", pattern, re.DOTALL)
+        for place, text in enumerate(parts):
+            bit = 1 << place
+            if text.startswith("*"):
+                self._stars |= bit
+                self._crossing_stars |= bit if len(text) > 1 else 0
+            elif text == "?":
+                self._any_inside |= bit
+            else:
+                self._exact[text] = self._exact.get(text, 0) | bit
+        self._end = 1 << len(parts)
+
+    def matches(self, path: str) -> bool:
+        """Whether the whole path fits the pattern."""
+        places = self._past_stars(1)
+        for character in path:
+            inside = character != "/"
+            staying = places & (self._stars if inside else self._crossing_stars)
+            moving = places & (self._exact.get(character, 0) | (self._any_inside if inside else 0))
+            places = self._past_stars(staying | moving << 1)
+        return bool(places & self._end)
+
+    def _past_stars(self, places: int) -> int:
+        """A star may also stand for nothing; two never follow each other."""
+        return places | (places & self._stars) << 1
