@@ -20,13 +20,10 @@ _CHOICES = {
     "include": ("predictions",),
 }
 _MAX_PARAMETERS = 256
-_FORMATS = {
-    JSON: JSON,
-    "application/*": JSON,
-    "*/*": JSON,
-    NPY: NPY,
-    NPZ: NPZ,
-}
+_MAX_REMEMBERED_BYTES = 1024  # of a query or a header: what is longer is parsed every time, not kept
+_MAX_COUNT = 10**9
+_MAX_VERSION = 10**18
+_FORMATS = (JSON, NPY, NPZ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,6 @@ class Options:
     timeout_s: float | None = None
 
 
-@lru_cache(maxsize=4096)
 def parse_options(query: bytes, *, features: bool) -> Options:
     """The options of a raw query string.
 
@@ -55,6 +51,12 @@ def parse_options(query: bytes, *, features: bool) -> Options:
     Raises:
         InvalidParameter: an unknown or repeated name, or an impossible value.
     """
+    parse = _parse_options if len(query) <= _MAX_REMEMBERED_BYTES else _parse_options.__wrapped__
+    return parse(query, features)
+
+
+@lru_cache(maxsize=4096)
+def _parse_options(query: bytes, features: bool) -> Options:
     known = (*SHARED, *FEATURES_ONLY) if features else SHARED
     values: dict[str, list[str]] = {}
     for name, value in _pairs(query):
@@ -71,12 +73,12 @@ def parse_options(query: bytes, *, features: bool) -> Options:
             raise InvalidParameter(
                 f"Expected '{name}' to be {' or '.join(choices)}. Received: {one[name][:80]!r}."
             )
-    timeout_ms = _whole(one, "timeout_ms")
+    timeout_ms = _whole(one, "timeout_ms", 1, _MAX_COUNT)
     return Options(
         model=one.get("model"),
-        version=_whole(one, "version"),
+        version=_whole(one, "version", 0, _MAX_VERSION),
         layers=tuple(values.get("layer", ())),
-        top=_whole(one, "top"),
+        top=_whole(one, "top", 1, _MAX_COUNT),
         pool=one.get("pool"),
         normalize=one.get("normalize"),
         dtype=one.get("dtype"),
@@ -101,36 +103,50 @@ def _pairs(query: bytes) -> list[tuple[str, str]]:
         ) from error
 
 
-def _whole(values: dict[str, str], name: str) -> int | None:
+def _whole(values: dict[str, str], name: str, low: int, high: int) -> int | None:
     if name not in values:
         return None
     text = values[name]
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
-        raise InvalidParameter(f"Expected '{name}' to be a whole number above 0. Received: {text[:80]!r}.")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and low <= int(text) <= high):
+        raise InvalidParameter(
+            f"Expected '{name}' to be a whole number from {low} to {high}. Received: {text[:80]!r}."
+        )
     return int(text)
 
 
-@lru_cache(maxsize=256)
 def parse_accept(accept: str) -> tuple[str, ...]:
     """The formats that the client takes, best first; JSON where it does not say.
 
     Raises:
         NotAcceptable: none of ours is among them.
 
-    Source: RFC 9110, section 12.5.1. A format named with q=0 is excluded; equal weights keep the header's order.
+    Source: RFC 9110, section 12.5.1. The most specific range decides about a format, so that one named with q=0
+    is excluded whatever the wild-cards say; equal weights keep the header's order, and JSON comes first under a
+    wild-card.
     """
+    parse = _parse_accept if len(accept) <= _MAX_REMEMBERED_BYTES else _parse_accept.__wrapped__
+    return parse(accept)
+
+
+@lru_cache(maxsize=256)
+def _parse_accept(accept: str) -> tuple[str, ...]:
     if not accept.strip():
         return (JSON,)
-    weighted: list[tuple[float, int, str]] = []
+    ranges: dict[str, tuple[float, int]] = {}
     for place, part in enumerate(accept.split(",")):
-        media, _, parameters = part.strip().partition(";")
-        name = _FORMATS.get(media.strip().lower())
-        weight = _weight(parameters)
-        if name is not None and weight > 0:
-            weighted.append((-weight, place, name))
-    if not weighted:
+        media, _, parameters = part.partition(";")
+        ranges.setdefault(media.strip().lower(), (-_weight(parameters), place))
+    ranked = []
+    for media in _FORMATS:
+        weight, place = next(
+            (ranges[name] for name in (media, "application/*", "*/*") if name in ranges), (0.0, 0)
+        )
+        if weight < 0:
+            ranked.append((weight, place, media))
+    if not ranked:
         raise NotAcceptable(f"Expected Accept to allow {JSON}, {NPY} or {NPZ}. Received: {accept[:200]!r}.")
-    return tuple(dict.fromkeys(name for _, _, name in sorted(weighted)))
+    ranked.sort(key=lambda rank: rank[:2])  # stable: our own order decides between the rest
+    return tuple(media for _, _, media in ranked)
 
 
 def _weight(parameters: str) -> float:
@@ -142,3 +158,12 @@ def _weight(parameters: str) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def parse_version(text: str | None) -> int | None:
+    """The `version` of a metadata route.
+
+    Raises:
+        InvalidParameter: it is no version number.
+    """
+    return _whole({} if text is None else {"version": text}, "version", 0, _MAX_VERSION)
