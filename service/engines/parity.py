@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from service.codecs import decode_npz
 from service.engines import Engine
-from service.errors import LoadError
-from service.tensors import Array
+from service.errors import BodyTooLarge, InvalidInput, LoadError
+from service.fitting import fit_named
+from service.tensors import Array, ModelSpec
 
 GOLDEN = "golden.npz"
-_ROWS = 2
+_MAX_GOLDEN_BYTES = 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,11 @@ def golden_rows(path: Path, names: tuple[str, ...]) -> dict[str, Array] | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            rows = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise LoadError(
-            f"Expected arrays in {file.name}. Received: {error}.", mend=f"Rewrite {file}."
-        ) from error
+        rows = decode_npz(file.read_bytes(), _MAX_GOLDEN_BYTES)
+    except OSError as error:
+        raise LoadError(f"Expected {file} to be readable. Received: {error}.") from error
+    except (InvalidInput, BodyTooLarge) as error:
+        raise LoadError(f"{file.name}: {error.message}", mend=f"Rewrite {file} with numpy.savez.") from error
     missing = [name for name in names if name not in rows]
     if missing:
         raise LoadError(
@@ -82,10 +83,10 @@ def prove(
         tolerance: relative to each output's scale.
 
     Raises:
-        LoadError: they differ by more.
+        LoadError: they differ by more, or the rows do not fit the model.
     """
     spec = engine.spec
-    inputs = {item.name: np.ascontiguousarray(rows[item.name], item.dtype) for item in spec.inputs}
+    inputs = _inputs(rows, spec, source)
     function = engine.compile(tuple(dict.fromkeys(output.path for output in spec.outputs)))
     got = function.run(inputs)
     expected = reference([inputs[item.name] for item in spec.inputs])
@@ -106,6 +107,15 @@ def prove(
     return Parity(largest, tolerance, len(next(iter(inputs.values()))), source)
 
 
+def _inputs(rows: Mapping[str, Array], spec: ModelSpec, source: str) -> dict[str, Array]:
+    try:
+        return fit_named(
+            {item.name: rows[item.name] for item in spec.inputs}, spec.inputs, f"the {source} rows"
+        )
+    except InvalidInput as error:
+        raise LoadError(error.message, mend=f"Write {GOLDEN} with rows that fit the model.") from error
+
+
 def relative_difference(got: Array, wanted: Array) -> float:
     """The largest absolute difference over the largest finite magnitude of `wanted`.
 
@@ -113,11 +123,11 @@ def relative_difference(got: Array, wanted: Array) -> float:
     """
     if got.shape != wanted.shape:
         return float("inf")
-    if got.dtype.kind not in "fiu":
+    if got.dtype.kind not in "fiu" or wanted.dtype.kind not in "fiu":
         return 0.0 if bool(np.all(got == wanted)) else float("inf")
-    finite = np.isfinite(wanted)
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(wanted) & np.isfinite(got)
     if not np.array_equal(got[~finite], wanted[~finite], equal_nan=True):
         return float("inf")
-    scale = max(float(np.max(np.abs(wanted[finite]), initial=0.0)), np.finfo(np.float32).tiny)
-    worst = np.max(np.abs(got[finite].astype(np.float64) - wanted[finite]), initial=0.0)
-    return float(worst) / scale
+    scale = max(float(np.max(np.abs(wanted[finite]), initial=0.0)), float(np.finfo(np.float32).tiny))
+    return float(np.max(np.abs(got[finite] - wanted[finite]), initial=0.0)) / scale
