@@ -7,6 +7,7 @@ new time series. Every metric is declared in `Metrics`, from which the README's 
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -190,7 +191,10 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # text that is no UTF-8, as in file names, or a number beyond 64 bits
+            return json.dumps(line, default=str)
 
 
 class _TextLines(logging.Formatter):
@@ -204,7 +208,9 @@ class _TextLines(logging.Formatter):
 
 
 def logging_config(log_format: str) -> dict[str, Any]:
-    """A `logging.config` dictionary that sends every log to standard error, one line an event.
+    """A `logging.config` dictionary that sends every log to standard error.
+
+    One line an event; as text, an exception's trace follows on lines of its own.
 
     Args:
         log_format: `json` or `text`.
