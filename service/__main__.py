@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from service.errors import SettingsError
-from service.settings import Settings, load_settings, to_environ
+from service.settings import Settings, child_environ, load_settings
 
 _CONFIG = Path(__file__).parent.parent / "gunicorn.conf.py"
 
@@ -23,8 +23,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         load_settings(flags=flags)
     except SettingsError as error:
         sys.exit(f"layertap: {error.message}")
-    environ = {**os.environ, **to_environ(flags)}
-    os.execve(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(_CONFIG)], environ)  # noqa: S606 this very interpreter
+    command = [sys.executable, "-m", "gunicorn", "-c", str(_CONFIG)]
+    os.execve(command[0], command, child_environ(flags))  # noqa: S606 this very interpreter
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -122,12 +122,18 @@ def load_settings(
     return settings
 
 
-def to_environ(flags: Mapping[str, str]) -> dict[str, str]:
-    """Flags as the variables that a child process reads; a flag's port replaces PORT's."""
-    environ = {f"{PREFIX}{name.upper()}": value for name, value in flags.items()}
+def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child process that shall have these flags; a flag's port replaces PORT's.
+
+    Args:
+        flags: name -> value, from the command line.
+        environ: the environment to start from; `None` takes the process's.
+    """
+    child = dict(os.environ if environ is None else environ)
+    child |= {f"{PREFIX}{name.upper()}": value for name, value in flags.items()}
     if "bind" in flags:
-        environ["PORT"] = flags["bind"].rpartition(":")[2]
-    return environ
+        child["PORT"] = flags["bind"].rpartition(":")[2]
+    return child
 
 
 def under_gunicorn(environ: Mapping[str, str] | None = None) -> bool:

@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -52,24 +52,20 @@ class Metrics:
         def gauge(name: str, doc: str, *labels: str) -> Gauge:
             return Gauge(f"layertap_{name}", doc, labels, registry=registry)
 
-        def seconds(name: str, doc: str) -> Histogram:
-            return Histogram(f"layertap_{name}_seconds", doc, ("model",), registry=registry, buckets=_SECONDS)
+        def histogram(name: str, doc: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(f"layertap_{name}", doc, ("model",), registry=registry, buckets=buckets)
 
         self.requests = counter(
             "requests_total", "Replies by route, model and HTTP status.", "route", "model", "code"
         )
         self.rejected = counter("rejected_total", "Error replies by their code.", "reason")
-        self.decode = seconds("decode", "Time from the body to valid arrays, for each answered request.")
-        self.queue = seconds("queue", "Time a request waited for its first batch.")
-        self.compute = seconds("compute", "Time of the batches that a request was part of.")
-        self.encode = seconds("encode", "Time from arrays to the reply's body.")
-        self.batch_rows = Histogram(
-            "layertap_batch_rows",
-            "Rows of each batch, without padding.",
-            ("model",),
-            registry=registry,
-            buckets=_ROWS,
+        self.decode = histogram(
+            "decode_seconds", "Time from the body to valid arrays, for each answered request."
         )
+        self.queue = histogram("queue_seconds", "Time a request waited for its first batch.")
+        self.compute = histogram("compute_seconds", "Time of the batches that a request was part of.")
+        self.encode = histogram("encode_seconds", "Time from arrays to the reply's body.")
+        self.batch_rows = histogram("batch_rows", "Rows of each batch, without padding.", _ROWS)
         self.padding_rows = counter("padding_rows_total", "Rows added to fill batches to a bucket.", "model")
         self.failed_batches = counter(
             "failed_batches_total", "Batches that raised, bisected ones included.", "model"

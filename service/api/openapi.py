@@ -53,6 +53,15 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
 
 
 def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
+    return {
+        "/predict": {"post": _inference("predict", "Predictions, labels and scores", "Predictions", models)},
+        "/features": {"post": _inference("features", "The output of hidden layers", "Features", models)},
+        **_catalog_paths(models),
+        **_service_paths(),
+    }
+
+
+def _catalog_paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
     name = requests.path_name(models)
     model_errors = (errors.ModelNotFound,)
     listing_errors = (
@@ -63,8 +72,6 @@ def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
         errors.ModelLoadFailed,
     )
     return {
-        "/predict": {"post": _inference("predict", "Predictions, labels and scores", "Predictions", models)},
-        "/features": {"post": _inference("features", "The output of hidden layers", "Features", models)},
         "/models": {
             "get": _get(
                 "models", "Every model with its state, and the device settings in force", _json("Models")
@@ -88,6 +95,11 @@ def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
                 listing_errors,
             )
         },
+    }
+
+
+def _service_paths() -> dict[str, Any]:
+    return {
         "/healthz": {
             "get": _health(
                 "healthz", "Whether the engine runs; where it does not, restart the process", "Health"

@@ -139,7 +139,6 @@ def _catalog() -> dict[str, Schema]:
     tensor = {"name": _TEXT, "shape": ref("Shape"), "dtype": _TEXT}
     failure = {"error": _TEXT, "mend": _NULLABLE_TEXT}
     states = {"enum": [state.value for state in State]}
-    share = {"type": "number", "minimum": 0, "maximum": 1}
     model = _record(
         {"name": _TEXT, "state": states},
         {
@@ -158,7 +157,22 @@ def _catalog() -> dict[str, Schema]:
         description="A model that is ready tells what it takes and gives; one that failed, why. Further "
         "members are facts about its file.",
     )
-    layer = _record(
+    listing = {"aliases": {"type": "object", "additionalProperties": _TEXT}, "layers": _list_of(ref("Layer"))}
+    return {
+        "Model": model,
+        "Models": _record({"models": _list_of(ref("Model")), "device": {"type": "object"}}),
+        "Layer": _layer(),
+        "Layers": _record({"model": _TEXT, "version": _WHOLE, "default_layer": _NULLABLE_TEXT, **listing}),
+        "Health": _record({"status": {"enum": ["alive", "engine_stopped"]}}),
+        "Readiness": _record(
+            {"ready": {"type": "boolean"}, "models": {"type": "object", "additionalProperties": states}}
+        ),
+    }
+
+
+def _layer() -> Schema:
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    return _record(
         {
             "name": {**_TEXT, "description": "What `layer` takes."},
             "class": _TEXT,
@@ -170,17 +184,6 @@ def _catalog() -> dict[str, Schema]:
             "compiled": {"type": "boolean", "description": "Whether the first request need not wait."},
         }
     )
-    listing = {"aliases": {"type": "object", "additionalProperties": _TEXT}, "layers": _list_of(ref("Layer"))}
-    return {
-        "Model": model,
-        "Models": _record({"models": _list_of(ref("Model")), "device": {"type": "object"}}),
-        "Layer": layer,
-        "Layers": _record({"model": _TEXT, "version": _WHOLE, "default_layer": _NULLABLE_TEXT, **listing}),
-        "Health": _record({"status": {"enum": ["alive", "engine_stopped"]}}),
-        "Readiness": _record(
-            {"ready": {"type": "boolean"}, "models": {"type": "object", "additionalProperties": states}}
-        ),
-    }
 
 
 def _problem() -> Schema:

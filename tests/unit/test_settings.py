@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings, load_settings, to_environ, under_gunicorn
+from service.settings import Settings, child_environ, load_settings, under_gunicorn
 
 SAMPLES = {
     "models_dir": "elsewhere",
@@ -127,7 +127,8 @@ def test_other_variables_and_the_process_are_left_alone(tmp_path, monkeypatch):
 
 def test_flags_reach_a_child_process_unchanged(tmp_path):
     flags = {"bind": "127.0.0.1:9003", "workers": "2"}
-    environ = {"PORT": "1"} | to_environ(flags)
+    environ = child_environ(flags, {"PORT": "1", "OTHER": "kept"})
+    assert environ["OTHER"] == "kept"
     assert load(tmp_path, environ) == load(tmp_path, {}, flags)
 
 
