@@ -1,13 +1,21 @@
 """How gunicorn runs the service: `gunicorn -c gunicorn.conf.py` in this folder. Numbers come from the settings."""
 
+import ctypes
+import faulthandler
 import os
+import signal
 import sys
+from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
 
 from service.errors import SettingsError
 from service.settings import load_settings
 from service.telemetry import logging_config
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_SHM = Path("/dev/shm")  # noqa: S108 gunicorn makes its file there with a random name
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -22,6 +30,8 @@ worker_class = "uvicorn_worker.UvicornWorker"
 bind = settings.bind
 workers = settings.workers
 preload_app = False
+worker_tmp_dir = str(_SHM) if _SHM.is_dir() else None  # heartbeats stay off the disk
+control_socket_disable = True  # nothing here speaks to it, and a read-only folder could not hold it
 keepalive = 75  # seconds: longer than the load balancers in front
 graceful_timeout = settings.request_timeout_ms // 1000 + 5  # a request in flight keeps its whole time
 logconfig_dict = logging_config(settings.log_format)
@@ -31,3 +41,10 @@ def on_starting(server: Arbiter) -> None:
     """Refuses what would hang: a model built before fork leaves every worker waiting forever."""
     if server.cfg.preload_app:
         sys.exit("layertap: --preload is refused: TensorFlow does not survive a fork. Start without it.")
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:  # noqa: ARG001 the hook's signature
+    """Lets a worker that hangs say where (gunicorn ends it with SIGABRT), and none outlive its master."""
+    faulthandler.enable()
+    if sys.platform == "linux":  # a worker whose master was killed must not go on holding the port
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

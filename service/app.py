@@ -142,9 +142,10 @@ def _add_errors(app: Flask, telemetry: Telemetry) -> None:
         ours = _translate(error, paths)
         if ours.status == 500:
             app.logger.error("%s failed", request.path, exc_info=error)
+        telemetry.metrics.rejected.labels(ours.code).inc()
         response = to_response(problem(ours))
-        if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
         return response
 
     def identify(response: Response) -> Response:
@@ -168,7 +169,7 @@ def _translate(error: Exception, paths: Sequence[str]) -> errors.LayertapError:
             f"Expected one of the paths at /docs. Received: {request.path[:200]!r}.{nearest(request.path, paths)}"
         )
     if isinstance(error, MethodNotAllowed):
-        allowed = " or ".join(sorted(error.valid_methods or []))
+        allowed = " or ".join(sorted({"GET", "POST"}.intersection(error.valid_methods or [])))
         return errors.MethodNotAllowed(f"Expected {allowed} {request.path}. Received: {request.method}.")
     if isinstance(error, HTTPException) and (error.code or 500) < 500:
         return errors.InvalidRequest(error.description or error.name)

@@ -170,13 +170,21 @@ class Runtime:
 
     # -- inference ----------------------------------------------------------------------------------------
 
-    def submit(self, request: InferRequest, done: Callable[[Job], None], begun: float | None = None) -> Job:
+    def submit(
+        self,
+        request: InferRequest,
+        done: Callable[[Job], None],
+        begun: float | None = None,
+        *,
+        rouse: bool = True,
+    ) -> Job:
         """Queues a request; `done` is called once, on another thread, unless the job is cancelled silently.
 
         Args:
             request: valid arrays; they are read until the job is done.
             done: gets the job with its `outputs` or its `error`.
             begun: when the request arrived, `time.monotonic()`; its time counts from there.
+            rouse: wake an idle engine now; whoever submits many at once calls `rouse` after the last.
 
         Raises:
             QueueFull, NotReady, EngineStopped: the request was not queued.
@@ -187,8 +195,12 @@ class Runtime:
         limit = self._options.request_timeout_s
         timeout = limit if request.timeout_s is None else min(request.timeout_s, limit)
         job = Job(request.inputs, request.rows, (begun or time.monotonic()) + timeout, done)
-        self._scheduler.submit(served.lanes.lane(request.outputs), job)
+        self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse)
         return job
+
+    def rouse(self) -> None:
+        """Wakes an idle engine."""
+        self._scheduler.rouse()
 
     def abandon(self, job: Job) -> None:
         """The client has gone: the job does not run unless its batch has begun."""

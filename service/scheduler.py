@@ -100,8 +100,13 @@ class Scheduler:
         """Rows that wait for a batch, those in closed lanes included."""
         return self._queue.rows
 
-    def submit(self, lane: Lane, job: Job) -> None:
+    def submit(self, lane: Lane, job: Job, *, rouse: bool = True) -> None:
         """Queues a job, each only once.
+
+        Args:
+            lane: whose function it needs.
+            job: what waits.
+            rouse: wake an engine that sleeps. Whoever submits many at once calls `rouse` after the last.
 
         Raises:
             QueueFull: too many rows wait; says when to come back.
@@ -113,7 +118,13 @@ class Scheduler:
         with self._lock:
             if self._stopping or self._dead or lane.error is not None:
                 raise self._refusal(lane)
-            if self._queue.add(lane, job, now) and self._sleeping:
+            if self._queue.add(lane, job, now) and self._sleeping and rouse:
+                self._rouse()
+
+    def rouse(self) -> None:
+        """Wakes an engine that sleeps; it looks for what is due."""
+        with self._lock:
+            if self._sleeping:
                 self._rouse()
 
     def cancel(self, job: Job, error: LayertapError | None = None) -> bool:
