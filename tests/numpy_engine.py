@@ -1,5 +1,8 @@
 """Owns small real models in numpy, and a runtime that serves them, for tests that need no TensorFlow.
 
+A row's bits depend on the row alone, not on its batch and not on the machine: sums are made in float64 and
+rounded once. So replies can be compared byte for byte.
+
 iris    x (None, 4) -> hidden (None, 5) -> probs (None, 3), softmax; `hidden` is the bottleneck
 pairs   left (None, 3) and right (None, 2) -> joined (None, 5)
           -> total (None, 7), softmax, and positive (None, 1), sigmoid; no bottleneck
@@ -35,6 +38,10 @@ def ignore() -> None:
     """Does nothing before a batch."""
 
 
+def accept(_: tuple[str, ...]) -> None:
+    """Does nothing before a compilation."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A model as functions.
@@ -61,7 +68,8 @@ class Graph:
                 values[path] = function(*(value(source) for source in sources))
             return values[path]
 
-        return {path: value(path) for path in wanted}
+        with np.errstate(all="ignore"):  # as TensorFlow, which lets numbers overflow
+            return {path: value(path) for path in wanted}
 
     def spec(self) -> ModelSpec:
         """Shapes and dtypes, found by running one row of zeros."""
@@ -91,16 +99,24 @@ class NumpyEngine:
     Args:
         graph: the model.
         before_run: called on the engine thread before every batch; a test can hold it up there.
+        before_compile: called with the outputs before a function is made; a test can hold it up there, too.
     """
 
     name = "numpy"
 
-    def __init__(self, graph: Graph, before_run: Callable[[], object] = ignore) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        before_run: Callable[[], object] = ignore,
+        before_compile: Callable[[tuple[str, ...]], object] = accept,
+    ) -> None:
         self.spec = graph.spec()
         self._graph = graph
         self._before_run = before_run
+        self._before_compile = before_compile
 
     def compile(self, outputs: tuple[str, ...]) -> Function:
+        self._before_compile(outputs)
         return _Function(self._graph, outputs, self._before_run)
 
 
@@ -122,6 +138,7 @@ def build_runtime(
     max_queue_rows: int = 1024,
     request_timeout_s: float = 30.0,
     before_run: Callable[[], object] = ignore,
+    before_compile: Callable[[tuple[str, ...]], object] = accept,
     load: bool = True,
 ) -> Runtime:
     """A runtime over models of this module, its engine thread started; `stop` it when done.
@@ -133,12 +150,13 @@ def build_runtime(
         max_queue_rows: as the setting.
         request_timeout_s: the setting request_timeout_ms, in seconds.
         before_run: called on the engine thread before every batch.
+        before_compile: called with the outputs before a function is made.
         load: `False` leaves every model in the state "loading".
     """
     scheduler = Scheduler(max_queue_rows=max_queue_rows)
     runtime = Runtime(
         [_entry(name) for name in names or ALL],
-        lambda entry, version: _open(entry, version, before_run),
+        lambda entry, version: _open(entry, version, before_run, before_compile),
         scheduler,
         RuntimeOptions(default_model, max_batch_size, 8, request_timeout_s),
     )
@@ -168,24 +186,35 @@ def _entry(name: str) -> ModelEntry:
     )
 
 
-def _open(entry: ModelEntry, version: ModelVersion, before_run: Callable[[], object]) -> OpenedModel:
+def _open(
+    entry: ModelEntry,
+    version: ModelVersion,
+    before_run: Callable[[], object],
+    before_compile: Callable[[tuple[str, ...]], object],
+) -> OpenedModel:
     if entry.name == "broken":
         raise LoadError("Expected an HDF5 file. Received: something else.", mend="Save the model again.")
     facts = {"file": version.path.name, "file_bytes": 1024, "repairs": []}
-    return OpenedModel(NumpyEngine(graph_of(entry.name), before_run), facts)
+    return OpenedModel(NumpyEngine(graph_of(entry.name), before_run, before_compile), facts)
 
 
 def _weights(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def _times(values: Array, weights: Array) -> Array:
+    """(..., K) times (K, C): BLAS would add in an order that depends on the batch and the processor."""
+    products = values.astype(np.float64)[..., np.newaxis] * weights
+    return products.sum(axis=-2).astype(np.float32)
+
+
 def _softmax(values: Array) -> Array:
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers = np.exp(values.astype(np.float64) - values.max(axis=-1, keepdims=True))
+    return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
 def _sigmoid(values: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * values))
+    return (0.5 * (1 + np.tanh(0.5 * values.astype(np.float64)))).astype(np.float32)
 
 
 def _iris() -> Graph:
@@ -193,8 +222,8 @@ def _iris() -> Graph:
     return Graph(
         inputs=(TensorSpec("x", (None, 4), "float32"),),
         steps={
-            "hidden": (lambda x: np.maximum(x @ first, 0), ("x",)),
-            "probs": (lambda hidden: _softmax(hidden @ second), ("hidden",)),
+            "hidden": (lambda x: np.maximum(_times(x, first), 0), ("x",)),
+            "probs": (lambda hidden: _softmax(_times(hidden, second)), ("hidden",)),
         },
         outputs=(("probs", "probs", "softmax"),),
         bottleneck="hidden",
@@ -207,8 +236,8 @@ def _pairs() -> Graph:
         inputs=(TensorSpec("left", (None, 3), "float32"), TensorSpec("right", (None, 2), "float32")),
         steps={
             "joined": (lambda left, right: np.concatenate([left, right], axis=1), ("left", "right")),
-            "total": (lambda joined: _softmax(joined @ total), ("joined",)),
-            "positive": (lambda joined: _sigmoid(joined @ positive), ("joined",)),
+            "total": (lambda joined: _softmax(_times(joined, total)), ("joined",)),
+            "positive": (lambda joined: _sigmoid(_times(joined, positive)), ("joined",)),
         },
         outputs=(("total", "total", "softmax"), ("positive", "positive", "sigmoid")),
         bottleneck="joined",
@@ -221,14 +250,14 @@ def _shapes() -> Graph:
     def conv(image: Array) -> Array:
         """Kernels of 2x2 pixels side by side: (N, 8, 8, 1) -> (N, 4, 4, 2)."""
         tiles = image.reshape(-1, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 4, 4)
-        return np.maximum(tiles @ kernel, 0)
+        return np.maximum(_times(tiles, kernel), 0)
 
     return Graph(
         inputs=(TensorSpec("image", (None, 8, 8, 1), "float32"),),
         steps={
             "conv": (conv, ("image",)),
-            "pool": (lambda values: values.mean(axis=(1, 2)), ("conv",)),
-            "probs": (lambda pool: _softmax(pool @ head), ("pool",)),
+            "pool": (lambda values: values.mean(axis=(1, 2), dtype=np.float64).astype(np.float32), ("conv",)),
+            "probs": (lambda pool: _softmax(_times(pool, head)), ("pool",)),
         },
         outputs=(("probs", "probs", "softmax"),),
         bottleneck="pool",
@@ -249,7 +278,7 @@ def _words() -> Graph:
         inputs=(TensorSpec("ids", (None, 3), "int64"),),
         steps={
             "vectors": (look_up, ("ids",)),
-            "score": (lambda vectors: vectors.reshape(len(vectors), -1) @ head, ("vectors",)),
+            "score": (lambda vectors: _times(vectors.reshape(len(vectors), -1), head), ("vectors",)),
         },
         outputs=(("score", "score", "linear"),),
         bottleneck="vectors",
@@ -260,7 +289,7 @@ def _line() -> Graph:
     slope = _weights(9, 2, 1)
     return Graph(
         inputs=(TensorSpec("x", (None, 2), "float32"),),
-        steps={"y": (lambda x: x @ slope, ("x",))},
+        steps={"y": (lambda x: _times(x, slope), ("x",))},
         outputs=(("y", "y", "linear"),),
         bottleneck=None,
     )

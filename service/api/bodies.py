@@ -60,7 +60,7 @@ class InputReader:
                 fit the model.
         """
         encoding = request.header(b"content-encoding")
-        if encoding not in ("", "identity"):
+        if encoding.lower() not in ("", "identity"):
             raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
         body = request.body
         if not body:

@@ -14,7 +14,8 @@ class HttpRequest:
         method: upper case.
         path: decoded, without the query.
         query: the raw query string.
-        headers: lower-case names, as bytes, as ASGI gives them; the last one wins.
+        headers: lower-case names, as bytes, as ASGI gives them; one that came several times is a list with
+            commas.
         body: the bytes as they came.
     """
 

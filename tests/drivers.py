@@ -1,0 +1,335 @@
+"""Owns the two drivers over one runtime, behind one `send`: what a contract test speaks to.
+
+`flask` is the Flask application through its test client. `express` is the ASGI express lane with that application
+behind it, called as an ASGI server calls it: on an event loop of its own thread, the body in several messages, and
+a `receive` that has nothing more to say until the client leaves.
+"""
+
+import asyncio
+import json
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from a2wsgi import WSGIMiddleware
+from flask import Flask
+from numpy_engine import build_runtime
+
+from service.api.native import Limits, NativeEndpoint
+from service.app import create_app
+from service.asgi import ExpressLane
+from service.runtime import Runtime
+from service.telemetry import Telemetry
+
+ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
+LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
+MAX_BODY_BYTES = 2_000_000
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class Answer(NamedTuple):
+    """What came back; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        return self.headers["content-type"]
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class FlaskDriver:
+    """The Flask application, each request on a thread of its own."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._threads = ThreadPoolExecutor(16, thread_name_prefix="flask-driver")
+
+    def start(
+        self, method: str, path: str, query: str = "", headers: Headers = (), body: bytes = b""
+    ) -> "Future[Answer]":
+        """Sends a request and returns at once."""
+        return self._threads.submit(self._open, method, path, query, headers, body)
+
+    def send(self, *request: Any, **named: Any) -> Answer:
+        """Sends a request, arguments as `start`, and waits for its answer."""
+        return self.start(*request, **named).result(ANSWER_WITHIN_S)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _open(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> Answer:
+        reply = self._app.test_client().open(
+            path,
+            method=method,
+            headers=list(pairs_of(headers)),
+            data=body,
+            environ_overrides={"QUERY_STRING": query},
+        )
+        named = {name.lower(): value for name, value in reply.headers}
+        return Answer(reply.status_code, named, reply.get_data())
+
+
+class Connection:
+    """One request to the express lane, from the server's side.
+
+    Args:
+        scope: of the request.
+        pieces: the body, one message each.
+        complete: whether the last piece ends the body; else the client falls silent after it.
+
+    Attributes:
+        watched: set once the application listens for the client's departure; its request is queued then.
+    """
+
+    def __init__(self, scope: dict[str, Any], pieces: list[bytes], *, complete: bool) -> None:
+        self.scope = scope
+        self.watched = threading.Event()
+        self._unsent = pieces
+        self._complete = complete
+        self._gone = asyncio.Event()
+        self._start: dict[str, Any] | None = None
+        self._sent: list[bytes] = []
+        self._ended = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.future: Future[None] | None = None
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self.loop.call_soon_threadsafe(self._gone.set)
+
+    def answer(self) -> Answer | None:
+        """Waits until the application is done; `None` where it sent nothing."""
+        self.future.result(ANSWER_WITHIN_S)
+        if self._start is None:
+            return None
+        assert self._ended
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._start["headers"]}
+        body = b"".join(self._sent)
+        assert self.scope["method"] == "HEAD" or int(headers["content-length"]) == len(body)
+        return Answer(self._start["status"], headers, body)
+
+    async def receive(self) -> dict[str, Any]:
+        if self._unsent:
+            piece = self._unsent.pop(0)
+            more = bool(self._unsent) or not self._complete
+            return {"type": "http.request", "body": piece, "more_body": more}
+        self.watched.set()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        assert not self._ended
+        if message["type"] == "http.response.start":
+            assert self._start is None
+            assert all(name == name.lower() for name, _ in message["headers"])
+            self._start = dict(message)
+            return
+        assert message["type"] == "http.response.body"
+        assert self._start is not None
+        self._sent.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._ended = True
+            self._gone.set()
+
+
+class ExpressDriver:
+    """The express lane on an event loop of its own; it lives from `lifespan.startup` to `lifespan.shutdown`.
+
+    Args:
+        lane: the application.
+    """
+
+    def __init__(self, lane: ExpressLane) -> None:
+        self._lane = lane
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="express-driver")
+        self._thread.start()
+        self._stages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        life = lane({"type": "lifespan"}, self._stages.get, self._tell)
+        self._life = asyncio.run_coroutine_threadsafe(life, self._loop)
+        self._live("startup")
+
+    def start(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        pieces: int = 3,
+        complete: bool = True,
+        declared: bool = True,
+    ) -> Connection:
+        """Sends a request and returns at once.
+
+        Args:
+            method: upper case.
+            path: percent-encoded.
+            query: raw, as latin-1.
+            headers: as the client spells them.
+            body: the bytes.
+            pieces: how many messages carry the body.
+            complete: whether the body ends; else the client falls silent.
+            declared: whether Content-Length tells the body's size.
+        """
+        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs_of(headers)]
+        if declared:
+            named.append((b"content-length", b"%d" % len(body)))
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode("ascii"),
+            "query_string": query.encode("latin-1"),
+            "root_path": "",
+            "headers": named,
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 8080),
+        }
+        connection = Connection(scope, _cut(body, pieces), complete=complete)
+        connection.loop = self._loop
+        connection.future = asyncio.run_coroutine_threadsafe(
+            self._lane(scope, connection.receive, connection.send), self._loop
+        )
+        return connection
+
+    def send(self, *request: Any, **named: Any) -> Answer:
+        """Sends a request, arguments as `start`, and waits for its answer."""
+        answer = self.start(*request, **named).answer()
+        assert answer is not None
+        return answer
+
+    def close(self) -> None:
+        self._live("shutdown")
+        self._life.result(ANSWER_WITHIN_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _live(self, stage: str) -> None:
+        """One stage of the server's life; the application waits for the next one in between."""
+        self._loop.call_soon_threadsafe(self._stages.put_nowait, {"type": f"lifespan.{stage}"})
+        assert self._told.get(timeout=ANSWER_WITHIN_S) == f"lifespan.{stage}.complete"
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
+        self._told.put(message["type"])
+
+
+Driver = FlaskDriver | ExpressDriver
+
+
+@dataclass(frozen=True)
+class Site:
+    """One runtime, and both drivers over it."""
+
+    runtime: Runtime
+    telemetry: Telemetry
+    flask: FlaskDriver
+    express: ExpressDriver
+
+
+class Gate:
+    """Holds the engine thread before its batches until it is opened; give it as `before_run`.
+
+    Attributes:
+        entered: set once a batch is held.
+        runs: how many batches have come.
+    """
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.runs = 0
+        self._open = threading.Event()
+
+    def __call__(self) -> None:
+        self.runs += 1
+        self.entered.set()
+        assert self._open.wait(ANSWER_WITHIN_S)
+
+    def open(self) -> None:
+        """Lets the held batch and all later ones pass."""
+        self._open.set()
+
+
+@contextmanager
+def open_site(
+    *models: str,
+    limits: Limits = LIMITS,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    max_decoding: int = 64,
+    gate: Gate | None = None,
+    **options: Any,
+) -> Iterator[Site]:
+    """A site over models of `numpy_engine`.
+
+    Args:
+        models: their names; none means all.
+        limits: sizes.
+        max_body_bytes: the largest request body.
+        max_decoding: how many requests may be with the decoding threads.
+        gate: holds the engine; it is opened at the end, so that a failing test does not hang.
+        options: further arguments of `build_runtime`.
+    """
+    if gate is not None:
+        options["before_run"] = gate
+    runtime = build_runtime(*models, **options)
+    telemetry = Telemetry()
+    endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
+    app = create_app(runtime, telemetry, endpoints, max_body_bytes=max_body_bytes, device={"kind": "cpu"})
+    lane = ExpressLane(
+        runtime,
+        telemetry,
+        endpoints,
+        WSGIMiddleware(app),
+        _Life(runtime),
+        max_body_bytes=max_body_bytes,
+        decode_threads=2,
+        max_decoding=max_decoding,
+    )
+    site = Site(runtime, telemetry, FlaskDriver(app), ExpressDriver(lane))
+    try:
+        yield site
+    finally:
+        if gate is not None:
+            gate.open()
+        site.express.close()
+        site.flask.close()
+
+
+@dataclass(frozen=True)
+class _Life:
+    runtime: Runtime
+
+    def start(self) -> None:
+        """The runtime is loaded already."""
+
+    def stop(self) -> None:
+        self.runtime.stop()
+
+
+def pairs_of(headers: Headers) -> Iterable[tuple[str, str]]:
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
+def _cut(body: bytes, pieces: int) -> list[bytes]:
+    """The body in about that many pieces; where there are several the last is empty, as servers send it."""
+    if pieces == 1:
+        return [body]
+    size = max(1, -(-len(body) // (pieces - 1)))
+    return [body[start : start + size] for start in range(0, len(body), size)] + [b""]
