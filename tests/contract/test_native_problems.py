@@ -146,9 +146,7 @@ def test_an_accept_that_cannot_be_met(driver, accept, model, words):
     assert [word for word in words if word not in detail] == [], detail
 
 
-@pytest.mark.parametrize(
-    "path", ["/predcit", "/predict/", "/models/iris/", "/v9", "/%2e%2e/x"]
-)
+@pytest.mark.parametrize("path", ["/predcit", "/predict/", "/models/iris/", "/v9", "/%2e%2e/x"])
 def test_a_path_that_leads_nowhere(driver, path):
     assert_problem(driver.send("POST", path), "not_found")
 
