@@ -136,11 +136,6 @@ def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = 
     return child
 
 
-def under_gunicorn(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether this process is a gunicorn worker; its master leaves its name in the environment."""
-    return (os.environ if environ is None else environ).get("SERVER_SOFTWARE", "").startswith("gunicorn")
-
-
 def _from_file(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, Any], str]:
     named = environ.get(f"{PREFIX}CONFIG")
     path = Path(named) if named else directory / CONFIG_FILE

@@ -28,11 +28,12 @@ from service.repository import ModelEntry, ModelVersion, scan
 from service.runtime import Runtime, RuntimeOptions
 from service.scheduler import BatchReport, Scheduler
 from service.served import ModelStatus, OpenedModel, State
-from service.settings import Settings, load_settings, under_gunicorn
+from service.settings import Settings, load_settings
 from service.telemetry import Telemetry
 
 _log = logging.getLogger("layertap.service")
 
+_CANNOT_START = 3  # the exit code that makes gunicorn give up instead of forking the next worker
 _PARITY_TOLERANCE = 1e-4  # of an output's scale, float32, against Keras run eagerly
 
 
@@ -210,5 +211,8 @@ def _replace_worker(error: BaseException) -> None:
 
 
 def _stop_service() -> None:
-    """Ends the whole service: gunicorn where it runs us, and with it this worker; else this process."""
-    os.kill(os.getppid() if under_gunicorn() else os.getpid(), signal.SIGTERM)
+    """Ends the whole service with an exit code that says so: gunicorn takes this one of a worker for its own.
+
+    Source: `Arbiter.WORKER_BOOT_ERROR` and `reap_workers` in gunicorn/arbiter.py of gunicorn 27.0.1.
+    """
+    os._exit(_CANNOT_START)

@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings, child_environ, load_settings, under_gunicorn
+from service.settings import Settings, child_environ, load_settings
 
 SAMPLES = {
     "models_dir": "elsewhere",
@@ -130,9 +130,3 @@ def test_flags_reach_a_child_process_unchanged(tmp_path):
     environ = child_environ(flags, {"PORT": "1", "OTHER": "kept"})
     assert environ["OTHER"] == "kept"
     assert load(tmp_path, environ) == load(tmp_path, {}, flags)
-
-
-def test_a_worker_knows_its_master():
-    assert under_gunicorn({"SERVER_SOFTWARE": "gunicorn/27.0.1"})
-    assert not under_gunicorn({"SERVER_SOFTWARE": "uvicorn"})
-    assert not under_gunicorn({})
