@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -23,16 +22,15 @@ from service.api.native import NativeEndpoint
 from service.errors import QueueFull
 from service.exchange import Exchange, body_too_large
 from service.runtime import Runtime, result_of
-from service.scheduler import Job
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
+from service.waiting import ClientGone, Desk, Receive, Waiting
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_WATCH_AFTER_S = 0.02  # a request that takes longer is worth watching for a client that leaves
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 _log = logging.getLogger("layertap.asgi")
 
@@ -47,10 +45,6 @@ class Lifespan(Protocol):
     def stop(self) -> None:
         """Drains; returns when it is done."""
         ...
-
-
-class ClientGone(Exception):
-    """The client closed its connection before the reply."""
 
 
 class ExpressLane:
@@ -89,8 +83,7 @@ class ExpressLane:
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-decode")
         self._max_decoding = max_decoding
         self._decoding = 0
-        self._rousing = False
-        self._mailbox = Mailbox()
+        self._desk: Desk | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
@@ -101,7 +94,7 @@ class ExpressLane:
             elif scope["path"] in self._health and scope["method"] == "GET":
                 await _send(self._check_health(scope), send)
             else:
-                await self._rest(scope, receive, send)
+                await self._rest(_with_ascii_query(scope), receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -110,21 +103,18 @@ class ExpressLane:
     def _check_health(self, scope: Scope) -> Reply:
         reply = self._health[scope["path"]](self._runtime)
         request_id = self._telemetry.request_id(dict(scope["headers"]).get(b"x-request-id"))
-        reply.headers["X-Request-Id"] = request_id
+        reply.headers["x-request-id"] = request_id
         self._telemetry.answered(scope["path"], UNKNOWN, reply.status, None, request_id)
         return reply
 
     async def _infer(self, endpoint: NativeEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+        headers = _headers(scope)
+        body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))
-        complete = True
         try:
-            declared = headers.get(b"content-length", b"0")
-            complete = declared.isdigit() and int(declared) <= self._max_body_bytes
-            if not complete:
+            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
                 raise body_too_large(self._max_body_bytes)  # noqa: TRY301 one way out for every error
             body = await self._read(receive)
-            complete = True
             request = HttpRequest("POST", scope["path"], scope["query_string"], headers, body)
             if endpoint.is_heavy(request):
                 call = await self._in_pool(exchange.parse, request)
@@ -141,8 +131,8 @@ class ExpressLane:
             return
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
             reply = exchange.fail(error)
-            if reply.status == 413:
-                reply.headers["Connection"] = "close"  # the rest of the body is not read
+            if reply.status == 413 and body is None:
+                reply.headers["connection"] = "close"  # the rest of the body is not read
         await _send(reply, send)
 
     async def _read(self, receive: Receive) -> bytes:
@@ -176,35 +166,21 @@ class ExpressLane:
 
     async def _wait(self, request: InferRequest, begun: float, receive: Receive) -> InferResult:
         """Queues the request and awaits its result, its deadline or its client's departure."""
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(self._runtime, loop.create_future(), receive)
-        mailbox = self._mailbox.of(loop)
-        waiting.job = job = self._runtime.submit(
-            request, lambda _: mailbox.put(waiting.future), begun, rouse=False
-        )
-        self._rouse_soon(loop)
-        delay = min(_WATCH_AFTER_S, job.deadline - time.monotonic())
-        timer = loop.call_later(max(0.0, delay), waiting.watch)
+        desk = self._desk or self._open_desk()
+        waiting = Waiting(self._runtime, desk, receive)
+        waiting.job = job = self._runtime.submit(request, waiting.done, begun, rouse=False)
+        desk.rouse_soon()
+        desk.waiting[waiting] = None
         try:
             await waiting.future
         finally:
-            timer.cancel()
+            del desk.waiting[waiting]
             waiting.close()
         return result_of(job)
 
-    def _rouse_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wakes the engine once the loop has gone round.
-
-        Requests that arrived together are then in one batch, and the engine thread does not take the interpreter
-        lock from the loop while it still parses them; a lone request waits for nothing.
-        """
-        if not self._rousing:
-            self._rousing = True
-            loop.call_soon(self._rouse)
-
-    def _rouse(self) -> None:
-        self._rousing = False
-        self._runtime.rouse()
+    def _open_desk(self) -> Desk:
+        self._desk = Desk(asyncio.get_running_loop(), self._runtime.rouse)
+        return self._desk
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -219,75 +195,26 @@ class ExpressLane:
                 return
 
 
-class Waiting:
-    """A request that waits for the engine, and what may end the wait early.
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """Name -> value; a header that came several times is one list, as WSGI servers give it.
 
-    Args:
-        runtime: where the job is cancelled.
-        future: done when the job is.
-        receive: the connection, which tells when the client leaves.
+    Source: RFC 9110, section 5.3.
     """
-
-    __slots__ = ("_receive", "_runtime", "_timer", "_watcher", "future", "job")
-
-    def __init__(self, runtime: Runtime, future: asyncio.Future[None], receive: Receive) -> None:
-        self._runtime = runtime
-        self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self.future = future
-        self.job: Job | None = None
-
-    def watch(self) -> None:
-        """Starts to listen for the client's departure and for the deadline."""
-        job = self.job
-        if self.future.done() or job is None:
-            return
-        loop = self.future.get_loop()
-        self._watcher = loop.create_task(self._listen())
-        remaining = max(0.0, job.deadline - time.monotonic())
-        self._timer = loop.call_later(remaining, self._runtime.expire, job)
-
-    def close(self) -> None:
-        """Stops listening."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def _listen(self) -> None:
-        message = await self._receive()  # the body is complete, so what comes next can only be this
-        if message["type"] == "http.disconnect" and self.job is not None and not self.future.done():
-            self._runtime.abandon(self.job)
-            self.future.set_exception(ClientGone())
+    headers = dict(scope["headers"])
+    if len(headers) == len(scope["headers"]):
+        return headers
+    joined: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        joined[name] = b"%s, %s" % (joined[name], value) if name in joined else value
+    return joined
 
 
-class Mailbox:
-    """Brings finished jobs from the engine thread to the event loop, waking it once for many."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._finished: deque[asyncio.Future[None]] = deque()
-        self._called = False
-
-    def of(self, loop: asyncio.AbstractEventLoop) -> Mailbox:
-        """This mailbox, emptied by `loop` from now on."""
-        self._loop = loop
-        return self
-
-    def put(self, future: asyncio.Future[None]) -> None:
-        """From any thread: the future is done as soon as the loop comes round."""
-        self._finished.append(future)
-        if not self._called and self._loop is not None:
-            self._called = True
-            self._loop.call_soon_threadsafe(self._empty)
-
-    def _empty(self) -> None:
-        self._called = False  # before the deque is read: what comes later calls again
-        while self._finished:
-            future = self._finished.popleft()
-            if not future.done():
-                future.set_result(None)
+def _with_ascii_query(scope: Scope) -> Scope:
+    """The scope for WSGI, whose bridge takes a query of ASCII only; clients may send other bytes unencoded."""
+    query: bytes = scope["query_string"]
+    if query.isascii():
+        return scope
+    return {**scope, "query_string": _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], query)}
 
 
 async def _send(reply: Reply, send: Send) -> None:
@@ -295,8 +222,7 @@ async def _send(reply: Reply, send: Send) -> None:
         (b"content-type", reply.content_type.encode("latin-1")),
         (b"content-length", b"%d" % len(reply.body)),
     ]
-    headers += [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()
-    ]
+    for name, value in reply.headers.items():
+        headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))  # ASGI wants lower case
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -61,8 +61,8 @@ class Exchange:
 
     def finish(self, reply: Reply) -> Reply:
         """Adds the headers of an answer and records it."""
-        reply.headers["Server-Timing"] = server_timing_header(self.timings)
-        reply.headers["X-Request-Id"] = self.request_id
+        reply.headers["server-timing"] = server_timing_header(self.timings)
+        reply.headers["x-request-id"] = self.request_id
         self._record(reply.status)
         return reply
 
@@ -72,7 +72,7 @@ class Exchange:
             _log.error("request %s failed", self.request_id, exc_info=error)
             error = ServiceError("The service failed on this request; its log has the cause.")
         reply = self._endpoint.problem(error)
-        reply.headers["X-Request-Id"] = self.request_id
+        reply.headers["x-request-id"] = self.request_id
         self._telemetry.metrics.rejected.labels(error.code).inc()
         self._record(reply.status)
         return reply
@@ -83,12 +83,12 @@ class Exchange:
 
     def _record(self, status: int) -> None:
         call = self.call
-        model = call.served.name if call is not None else UNKNOWN
+        model = call.plan.served.name if call is not None else UNKNOWN
         self._telemetry.answered(
             self._endpoint.name, model, status, self.timings if status == 200 else None, self.request_id
         )
         if call is not None and status == 200:
-            for path in call.features:
+            for path in call.plan.features:
                 self._telemetry.layer_asked(model, path)
 
 

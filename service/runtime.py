@@ -66,6 +66,7 @@ class Runtime:
             open_model, scheduler, self._compiler, options.max_batch_size, options.max_compiled_outputs
         )
         self._stopping = False
+        self._generation = 0
         self._settled = threading.Event()
 
     # -- life ---------------------------------------------------------------------------------------------
@@ -77,6 +78,7 @@ class Runtime:
                 return
             status = self._models[entry.name]
             load_entry(entry, status, self._workshop)
+            self._generation += 1
             self._loaded(status)
         self._settled.set()
 
@@ -105,6 +107,11 @@ class Runtime:
             and not self._stopping
             and any(status.state is State.READY for status in self._models.values())
         )
+
+    @property
+    def generation(self) -> int:
+        """Another number whenever other models are served than before; what `resolve` said holds until then."""
+        return self._generation
 
     @property
     def waiting_rows(self) -> int:

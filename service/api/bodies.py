@@ -6,7 +6,8 @@ import binascii
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from service.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
-from service.fitting import array_from_lists, check_names, fit, fit_named
+from service.fitting import array_from_lists, check_names, fit, fit_named, quick_rows
 from service.images import ImageInput, prepare
 from service.tensors import Array, TensorSpec
 
@@ -32,9 +33,9 @@ _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", 
 _LITERALS = (b"true", b"false", b"null")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class InputReader:
-    """Reads one body for one model.
+    """Reads bodies for one model.
 
     Args:
         model: its name, for messages.
@@ -49,7 +50,6 @@ class InputReader:
     images: Mapping[str, ImageInput]
     max_input_bytes: int
     max_image_pixels: int
-    _decoded_bytes: int = field(default=0, init=False)
 
     def read(self, request: HttpRequest) -> dict[str, Array]:
         """The inputs of a request: name -> (rows, *row shape) in the input's dtype.
@@ -65,13 +65,12 @@ class InputReader:
         body = request.body
         if not body:
             raise InvalidRequest(f"Expected a body: {self._taken()}. Received: an empty one.")
-        self._decoded_bytes = 0
         arrays = self._read(body, request.header(b"content-type"))
-        self._check_bytes(sum(array.nbytes for array in arrays.values()), "the body")
+        _Budget(self.max_input_bytes).spend(sum([array.nbytes for array in arrays.values()]), "the body")
         return arrays
 
     def _read(self, body: bytes, content_type: str) -> dict[str, Array]:
-        named = media = content_type.partition(";")[0].strip().lower()
+        named = media = _media(content_type)
         if media in _UNTYPED:
             media = _sniff(body)
         if media == JSON:
@@ -81,7 +80,7 @@ class InputReader:
         if media == NPZ:
             return fit_named(decode_npz(body, self.max_input_bytes), self.inputs, "the npz file", single=True)
         if media == MULTIPART:
-            return self._multipart(read_parts(body, content_type))
+            return self._multipart(read_parts(body, content_type), _Budget(self.max_input_bytes))
         if media.startswith("image/") and len(self.images) == len(self.inputs) == 1:
             return {self.inputs[0].name: self._picture(body, self.inputs[0].name)[np.newaxis]}
         received = (media or named)[:80] or "no content type"
@@ -95,26 +94,29 @@ class InputReader:
             raise InvalidInput(
                 f"Expected a JSON object with 'instances' or 'inputs'. Received: {_kind(value)}."
             )
-        if len(value) != 1 or not value.keys() & {"instances", "inputs"}:
+        if len(value) != 1 or not ("instances" in value or "inputs" in value):
             raise InvalidInput(
                 "Expected a JSON object with exactly one member, 'instances' (rows) or 'inputs' (columns). "
                 f"Received: {[key[:80] for key in value][:8]}."
             )
-        literal = any(word in body for word in _LITERALS)
         if "inputs" in value:
-            return self._columns(value["inputs"], body, literal=literal)
-        return self._rows(value["instances"], body, literal=literal)
+            return self._columns(value["inputs"], body)
+        return self._rows(value["instances"], body)
 
-    def _rows(self, rows: Any, body: bytes, *, literal: bool) -> dict[str, Array]:
+    def _rows(self, rows: Any, body: bytes) -> dict[str, Array]:
         if not isinstance(rows, list) or not rows:
             raise InvalidInput(
                 f"Expected 'instances' to be a list of at least one row. Received: {_kind(rows)}."
             )
         if not isinstance(rows[0], dict):
-            plain = not literal and body.count(b'"') == 2
-            return self._one(self._lists(rows, self._only(), "instances", plain=plain), "instances")
+            spec = self._only()
+            quick = quick_rows(rows, spec)
+            if quick is not None:
+                return {spec.name: quick}
+            return self._one(self._lists(rows, spec, "instances", plain=_is_plain(body, 1)), "instances")
         if _is_b64(rows[0]):
-            return {self._only().name: self._pictures(rows, self._only().name, "instances")}
+            budget = _Budget(self.max_input_bytes)
+            return {self._only().name: self._pictures(rows, self._only().name, "instances", budget)}
         for place, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise InvalidInput(
@@ -122,25 +124,23 @@ class InputReader:
                 )
             check_names(row, self.inputs, f"instances[{place}]")
         columns = {spec.name: [row[spec.name] for row in rows] for spec in self.inputs}
-        plain = not literal and body.count(b'"') == 2 * (1 + len(rows) * len(self.inputs))
-        return self._named(columns, "instances", plain=plain)
+        return self._named(columns, "instances", plain=_is_plain(body, 1 + len(rows) * len(self.inputs)))
 
-    def _columns(self, columns: Any, body: bytes, *, literal: bool) -> dict[str, Array]:
+    def _columns(self, columns: Any, body: bytes) -> dict[str, Array]:
         if isinstance(columns, dict) and not _is_b64(columns):
             check_names(columns, self.inputs, "inputs")
-            plain = not literal and body.count(b'"') == 2 * (1 + len(columns))
-            return self._named(columns, "inputs", plain=plain)
-        plain = not literal and body.count(b'"') == 2
-        return self._named({self._only().name: columns}, "inputs", plain=plain)
+            return self._named(columns, "inputs", plain=_is_plain(body, 1 + len(columns)))
+        return self._named({self._only().name: columns}, "inputs", plain=_is_plain(body, 1))
 
     def _named(self, columns: Mapping[str, Any], where: str, *, plain: bool) -> dict[str, Array]:
         arrays = {}
+        budget = _Budget(self.max_input_bytes)
         for spec in self.inputs:
             value, place = columns[spec.name], f"{where}[{spec.name!r}]"
             if _is_b64(value):
                 value = [value]
             if isinstance(value, list) and value and _is_b64(value[0]):
-                arrays[spec.name] = self._pictures(value, spec.name, place)
+                arrays[spec.name] = self._pictures(value, spec.name, place, budget)
             else:
                 arrays[spec.name] = self._lists(value, spec, place, plain=plain)
         return fit_named(arrays, self.inputs, where, single=where == "inputs")
@@ -152,13 +152,13 @@ class InputReader:
 
     # -- pictures -----------------------------------------------------------------------------------------
 
-    def _pictures(self, values: list[Any], name: str, where: str) -> Array:
+    def _pictures(self, values: list[Any], name: str, where: str, budget: _Budget) -> Array:
         rows: list[Array] = []
         for place, value in enumerate(values):
             what = f"{where}[{place}]"
             with _located(what, index=place):
                 rows.append(self._picture(_b64_bytes(value, what), name))
-            self._count(rows[-1], what)
+            budget.spend(rows[-1].nbytes, what)
         return _stack(rows, where)
 
     def _picture(self, data: bytes, name: str) -> Array:
@@ -170,22 +170,9 @@ class InputReader:
             )
         return prepare(data, target, max_pixels=self.max_image_pixels)
 
-    def _count(self, rows: Array, what: str) -> None:
-        """Stops at the picture that goes over the limit: small files can hold large ones."""
-        self._decoded_bytes += rows.nbytes
-        self._check_bytes(self._decoded_bytes, what)
-
-    def _check_bytes(self, decoded_bytes: int, what: str) -> None:
-        if decoded_bytes > self.max_input_bytes:
-            raise BodyTooLarge(
-                f"Expected inputs of at most {self.max_input_bytes} bytes once decoded (max_input_bytes). "
-                f"Received: more, at {what}.",
-                limit_bytes=self.max_input_bytes,
-            )
-
     # -- multipart ----------------------------------------------------------------------------------------
 
-    def _multipart(self, parts: list[Part]) -> dict[str, Array]:
+    def _multipart(self, parts: list[Part], budget: _Budget) -> dict[str, Array]:
         by_input: dict[str, list[tuple[int, Part]]] = {}
         names = [spec.name for spec in self.inputs]
         for place, part in enumerate(parts):
@@ -194,17 +181,17 @@ class InputReader:
         if not parts:
             raise InvalidInput("Expected at least one file in the form. Received: none.")
         check_names(by_input, self.inputs, "the form's parts")
-        arrays = {spec.name: self._parts(by_input[spec.name], spec) for spec in self.inputs}
+        arrays = {spec.name: self._parts(by_input[spec.name], spec, budget) for spec in self.inputs}
         return fit_named(arrays, self.inputs, "the form's parts")
 
-    def _parts(self, parts: list[tuple[int, Part]], spec: TensorSpec) -> Array:
+    def _parts(self, parts: list[tuple[int, Part]], spec: TensorSpec, budget: _Budget) -> Array:
         blocks: list[Array] = []
         for place, part in parts:
             name = (part.filename or part.name)[:80]
             what = f"part {place} ({name!r})"
             with _located(what, index=place, name=name):
                 blocks.append(self._part(part, spec, what))
-            self._count(blocks[-1], what)
+            budget.spend(blocks[-1].nbytes, what)
         if len({block.shape[1:] for block in blocks}) > 1:
             shapes = sorted({tuple(block.shape[1:]) for block in blocks})
             raise InvalidInput(f"Expected parts of one shape for input '{spec.name}'. Received: {shapes}.")
@@ -240,6 +227,22 @@ class InputReader:
         return f"one of {', '.join(kinds)} for model '{self.model}'"
 
 
+class _Budget:
+    """What the decoded arrays of one request may still hold: small files can hold large pictures."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = self._left = max_bytes
+
+    def spend(self, size: int, what: str) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise BodyTooLarge(
+                f"Expected inputs of at most {self._max_bytes} bytes once decoded (max_input_bytes). "
+                f"Received: more, at {what}.",
+                limit_bytes=self._max_bytes,
+            )
+
+
 @contextmanager
 def _located(what: str, **place: Any) -> Iterator[None]:
     """Errors say which picture or part it was, in their message and as members."""
@@ -259,6 +262,16 @@ def _b64_bytes(value: Any, what: str) -> bytes:
         return b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidInput(f"Expected {what} to be base64. Received: {error}.") from error
+
+
+@lru_cache(maxsize=256)
+def _media(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_plain(body: bytes, keys: int) -> bool:
+    """Whether a JSON text with that many member names holds nothing but numbers and lists besides."""
+    return body.count(b'"') == 2 * keys and not any(word in body for word in _LITERALS)
 
 
 def _sniff(body: bytes) -> str:

@@ -38,7 +38,7 @@ class Reply:
         status: the HTTP status.
         body: the bytes.
         content_type: of the body.
-        headers: further headers.
+        headers: further headers, names in lower case as ASGI wants them.
     """
 
     status: int

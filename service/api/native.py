@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 
 from service.api import views
-from service.api.bodies import InputReader
 from service.api.http import HttpRequest, Reply
-from service.api.options import Options, parse_accept, parse_options
+from service.api.plans import Plan, Planner
 from service.api.problems import problem
-from service.codecs import JSON, NPY, encode_json, encode_npy, encode_npz
-from service.errors import LayerRequired, LayertapError, NotAcceptable, ReplyTooLarge
+from service.codecs import JSON, NPY, NPY_MAGIC, encode_json, encode_npy, encode_npz
+from service.errors import LayertapError, ReplyTooLarge
 from service.runtime import Runtime
-from service.served import ServedModel
 from service.tensors import Array, InferRequest, InferResult, OutputSpec
 
-_JSON_BYTES_PER_NUMBER = 12  # of float32 in its shortest form, comma included; typical, not the most
 _HEAVY_BODY_BYTES = 32 * 1024
 _HEAVY_REPLY_NUMBERS = 8 * 1024
 
@@ -38,21 +35,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A parsed request.
+    """A parsed request: how it is answered, and what the runtime runs for it."""
 
-    Args:
-        served: the model that answers.
-        request: what the runtime runs.
-        options: what the query asked for.
-        features: the layers to return; empty on `/predict`.
-        media: the reply's format.
-    """
-
-    served: ServedModel
+    plan: Plan
     request: InferRequest
-    options: Options
-    features: tuple[str, ...]
-    media: str
 
 
 class NativeEndpoint:
@@ -67,13 +53,19 @@ class NativeEndpoint:
         self.name = name
         self.path = f"/{name}"
         self._limits = limits
+        self._planner = Planner(
+            features=name == "features",
+            max_input_bytes=limits.max_input_bytes,
+            max_image_pixels=limits.max_image_pixels,
+        )
 
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""
         body = request.body
         if len(body) > _HEAVY_BODY_BYTES or b'"b64"' in body:
             return True
-        return request.header(b"content-type").startswith(("image/", "multipart/")) or body[:2] == b"PK"
+        media = request.headers.get(b"content-type", b"")
+        return media.startswith((b"image/", b"multipart/")) or not body.startswith((b"{", NPY_MAGIC))
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
         """The call that a request means, its arrays decoded and checked.
@@ -82,36 +74,20 @@ class NativeEndpoint:
             RequestError: the request is wrong; the message says what was expected and what came.
             NotReady: the model cannot answer now.
         """
-        features = self.name == "features"
-        options = parse_options(request.query, features=features)
-        formats = parse_accept(request.header(b"accept"))
-        served = runtime.resolve(options.model, options.version)
-        paths = _layers(served, options) if features else ()
-        outputs = _outputs(served, paths, predictions=options.predictions)
-        names = {output.name for output in served.spec.outputs} if options.predictions else set()
-        media = _choose(formats, len({*paths, *names}))
-        reader = InputReader(
-            served.name,
-            served.spec.inputs,
-            served.images,
-            self._limits.max_input_bytes,
-            self._limits.max_image_pixels,
-        )
-        inputs = reader.read(request)
+        plan = self._planner.plan(request.query, request.header(b"accept"), runtime)
+        inputs = plan.reader.read(request)
         rows = len(next(iter(inputs.values())))
-        call = Call(
-            served,
-            InferRequest(served.name, served.version, outputs, inputs, rows, options.timeout_s),
-            options,
-            paths,
-            media,
-        )
-        self._check_size(_expected_bytes(call), call)
-        return call
+        if plan.row_bytes * rows > self._limits.max_reply_bytes:
+            raise self._too_large(plan.row_bytes * rows, rows)
+        served, timeout_s = plan.served, plan.options.timeout_s
+        return Call(plan, InferRequest(served.name, served.version, plan.outputs, inputs, rows, timeout_s))
 
     def is_heavy_reply(self, result: InferResult) -> bool:
         """Whether rendering would hold up an event loop."""
-        return sum(array.size for array in result.outputs.values()) > _HEAVY_REPLY_NUMBERS
+        numbers = 0
+        for array in result.outputs.values():
+            numbers += array.size
+        return numbers > _HEAVY_REPLY_NUMBERS
 
     def render(self, call: Call, result: InferResult) -> Reply:
         """The reply, in the format that was agreed on.
@@ -119,90 +95,38 @@ class NativeEndpoint:
         Raises:
             ReplyTooLarge: it exceeds `max_reply_bytes`, which could not be known before the model ran.
         """
-        features = {path: _feature(call, result, path) for path in call.features}
-        raw = {
-            output.name: _readable(result.outputs[output.path])
-            for output in (call.served.spec.outputs if call.options.predictions else ())
-        }
-        if call.media == JSON:
-            body = encode_json(_document(call, features, raw))
+        plan = call.plan
+        features = {path: _feature(plan, result, path) for path in plan.features}
+        predictions = plan.served.spec.outputs if plan.options.predictions else ()
+        raw = {output.name: _readable(result.outputs[output.path]) for output in predictions}
+        if plan.media == JSON:
+            body = encode_json(_document(plan, features, raw))
         else:
-            arrays = features | {name: views.cast(array, call.options.dtype) for name, array in raw.items()}
-            body = encode_npy(next(iter(arrays.values()))) if call.media == NPY else encode_npz(arrays)
-        self._check_size(len(body), call)
-        return Reply(200, body, call.media)
+            arrays = features | {name: views.cast(array, plan.options.dtype) for name, array in raw.items()}
+            body = encode_npy(next(iter(arrays.values()))) if plan.media == NPY else encode_npz(arrays)
+        if len(body) > self._limits.max_reply_bytes:
+            raise self._too_large(len(body), call.request.rows)
+        return Reply(200, body, plan.media)
 
     def problem(self, error: LayertapError) -> Reply:
         """The reply for an error."""
         return problem(error)
 
-    def _check_size(self, size: int | None, call: Call) -> None:
+    def _too_large(self, size: int, rows: int) -> ReplyTooLarge:
         limit = self._limits.max_reply_bytes
-        if size is not None and size > limit:
-            raise ReplyTooLarge(
-                f"Expected a reply of at most {limit} bytes (max_reply_bytes). Received: a request for "
-                f"{call.request.rows} rows that needs about {size}. Ask for fewer rows, pool=avg, dtype=float16 or "
-                "Accept: application/x-npy.",
-                limit_bytes=limit,
-                reply_bytes=size,
-            )
-
-
-def _layers(served: ServedModel, options: Options) -> tuple[str, ...]:
-    if options.layers:
-        return served.layers.resolve(options.layers)
-    named = served.entry.config.default_layer
-    if named is not None:
-        return served.layers.resolve([named])
-    if served.spec.bottleneck is None:
-        raise LayerRequired(
-            f"Expected a layer, as ?layer=NAME: model '{served.name}' has no layer with weights before its last one. "
-            f"Received: none. GET /models/{served.name}/layers lists them."
+        return ReplyTooLarge(
+            f"Expected a reply of at most {limit} bytes (max_reply_bytes). Received: a request for {rows} rows that "
+            f"needs about {size}. Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy.",
+            limit_bytes=limit,
+            reply_bytes=size,
         )
-    return served.layers.resolve([served.spec.bottleneck])
 
 
-def _outputs(served: ServedModel, paths: tuple[str, ...], *, predictions: bool) -> tuple[str, ...]:
-    """What the engine must compute; one spelling for every order, so that such requests share batches."""
-    wanted = {*paths, *(output.path for output in served.spec.outputs)} if predictions else set(paths)
-    return served.layers.ordered(wanted)
-
-
-def _choose(formats: tuple[str, ...], arrays: int) -> str:
-    for media in formats:
-        if media != NPY or arrays == 1:
-            return media
-    raise NotAcceptable(
-        f"Expected a format that holds {arrays} arrays: application/x-npz or application/json. Received: {NPY}, "
-        "which holds one."
-    )
-
-
-def _expected_bytes(call: Call) -> int | None:
-    """The size of the reply as far as it is known before the model runs."""
-    half = call.options.dtype == "float16"
-    total = 0
-    for path in call.features:
-        layer = call.served.layers[path]
-        values = views.pooled_values(layer) if call.options.pool else layer.tensor.row_values
-        total += (values or 0) * _number_bytes(call.media, layer.dtype, half=half)
-    for output in call.served.spec.outputs if call.options.predictions else ():
-        total += (output.row_values or 0) * _number_bytes(call.media, output.dtype, half=half)
-    return total * call.request.rows
-
-
-def _number_bytes(media: str, dtype: str, *, half: bool) -> int:
-    if media == JSON or dtype == "string":
-        return _JSON_BYTES_PER_NUMBER
-    kind = np.dtype(dtype)
-    return 2 if half and kind.kind == "f" else kind.itemsize
-
-
-def _feature(call: Call, result: InferResult, path: str) -> Array:
+def _feature(plan: Plan, result: InferResult, path: str) -> Array:
     values = _readable(result.outputs[path])
-    options = call.options
+    options = plan.options
     if options.pool is not None:
-        values = views.pool(values, call.served.layers[path], options.pool)
+        values = views.pool(values, plan.served.layers[path], options.pool)
     if options.normalize is not None:
         values = views.normalize(values)
     return views.cast(values, options.dtype)
@@ -215,37 +139,36 @@ def _readable(array: Array) -> Array:
     return np.array([value.decode(errors="replace") for value in array.flat], dtype=str).reshape(array.shape)
 
 
-def _document(call: Call, features: dict[str, Array], raw: dict[str, Array]) -> dict[str, Any]:
-    document: dict[str, Any] = {"model": call.served.name, "version": call.served.version}
-    if call.features:
+def _document(plan: Plan, features: dict[str, Array], raw: dict[str, Array]) -> dict[str, Any]:
+    document: dict[str, Any] = {"model": plan.served.name, "version": plan.served.version}
+    if plan.features:
         document["features"] = {path: _jsonable(array) for path, array in features.items()}
     if raw:
+        if len(raw) == 1:
+            output = plan.served.spec.outputs[0]
+            return document | _columns(plan, output, raw[output.name])
         columns: dict[str, dict[str, Any]] = {}
-        for output in call.served.spec.outputs:
-            for column, value in _columns(call, output, raw[output.name]).items():
+        for output in plan.served.spec.outputs:
+            for column, value in _columns(plan, output, raw[output.name]).items():
                 columns.setdefault(column, {})[output.name] = value
-        single = len(raw) == 1
-        document |= {
-            column: next(iter(by_output.values())) if single else by_output
-            for column, by_output in columns.items()
-        }
+        document |= columns
     return document
 
 
-def _columns(call: Call, output: OutputSpec, values: Array) -> dict[str, Any]:
+def _columns(plan: Plan, output: OutputSpec, values: Array) -> dict[str, Any]:
     """`predictions`, and `labels`, `classes`, `scores` and `top` where the output has them."""
-    columns = {"predictions": _jsonable(views.cast(values, call.options.dtype))}
+    columns = {"predictions": _jsonable(views.cast(values, plan.options.dtype))}
     found = views.label(values, output)
     if found is None:
         return columns
-    names = call.served.entry.classes
+    names = plan.served.entry.classes
     classes = names if len(names) == found.values.shape[-1] else ()
     columns["labels"] = _jsonable(found.labels)
     if classes:
         columns["classes"] = views.name_labels(found.labels, classes)
     columns["scores"] = _jsonable(found.scores)
-    if call.options.top is not None:
-        columns["top"] = views.top_k(found, call.options.top, classes)
+    if plan.options.top is not None:
+        columns["top"] = views.top_k(found, plan.options.top, classes)
     return columns
 
 

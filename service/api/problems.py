@@ -19,5 +19,5 @@ def problem(error: LayertapError) -> Reply:
         "detail": error.message,
     }
     document |= {name: value for name, value in error.details.items() if value is not None}
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
+    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
     return Reply(error.status, encode_json(document), PROBLEM, headers)

@@ -67,7 +67,9 @@ def _label_small(values: Array) -> Labels:
     small one, when measured.
     """
     rows = values.tolist()
-    rows = [[number if number == number else -math.inf for number in row] for row in rows]  # noqa: PLR0124 NaN
+    for row in rows:
+        if math.isnan(sum(row)):  # a NaN, which `max` would not skip, or two infinities
+            row[:] = [-math.inf if math.isnan(number) else number for number in row]
     labels = [row.index(max(row)) for row in rows]
     scores = [values.item(place, label) for place, label in enumerate(labels)]
     return Labels(np.array(labels), np.array(scores, dtype=values.dtype), values)

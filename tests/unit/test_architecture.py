@@ -30,7 +30,7 @@ LAYERS = {
     ],
     4: ["engines", "runtime", "lanes", "opening", "served"],
     5: ["api"],
-    6: ["app", "asgi", "exchange"],
+    6: ["app", "asgi", "exchange", "waiting", "worker"],
     7: ["wiring", "greeting", "__main__", "tools"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

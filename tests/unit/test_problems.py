@@ -37,5 +37,5 @@ def test_details_are_members_unless_there_are_none():
 
 def test_a_full_queue_says_when_to_come_back():
     reply = problem(errors.QueueFull("full", retry_after_s=7))
-    assert reply.headers == {"Retry-After": "7"}
+    assert reply.headers == {"retry-after": "7"}
     assert json.loads(reply.body)["retry_after_s"] == 7
