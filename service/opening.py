@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from service.engines.parity import GOLDEN, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
+from service.errors import LoadError
 from service.loader import load
 from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
@@ -38,9 +39,11 @@ def open_model(
         on_padding: told by how many rows a batch was padded.
 
     Raises:
-        LoadError: the file cannot be loaded, compiled, or does not compute what Keras does.
+        LoadError: the file cannot be loaded, compiled, or does not compute what Keras does; or the model keeps
+            state, so that an answer would depend on the requests before it.
     """
     loaded = load(version.path, entry.config, entry.object_files, entry.folder)
+    _refuse_state(loaded.model)
     spec = describe(loaded.model)
     engine = TensorFlowEngine(
         loaded.model,
@@ -65,6 +68,16 @@ def open_model(
             "parity": dataclasses.asdict(parity),
         },
     )
+
+
+def _refuse_state(model: Any) -> None:
+    layers = model._flatten_layers()  # noqa: SLF001 Keras lists nested layers in no public way
+    stateful = list(dict.fromkeys(layer.name for layer in layers if getattr(layer, "stateful", False)))
+    if stateful:
+        raise LoadError(
+            f"Expected a model that remembers nothing between requests. Received: stateful layers {stateful}.",
+            mend="Build it again with stateful=False, give it these weights (set_weights) and save it.",
+        )
 
 
 def _keras(model: Any) -> Callable[[Sequence[Array]], list[Array]]:

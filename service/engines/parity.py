@@ -16,7 +16,7 @@ import numpy as np
 
 from service.codecs import decode_npz
 from service.engines import Engine
-from service.errors import BodyTooLarge, InvalidInput, LoadError
+from service.errors import BodyTooLarge, InputRejected, InvalidInput, LoadError
 from service.fitting import fit_named
 from service.tensors import Array, ModelSpec
 
@@ -83,12 +83,16 @@ def prove(
         tolerance: relative to each output's scale.
 
     Raises:
-        LoadError: they differ by more, or the rows do not fit the model.
+        LoadError: they differ by more, or the model does not take the rows.
     """
     spec = engine.spec
     inputs = _inputs(rows, spec, source)
     function = engine.compile(tuple(dict.fromkeys(output.path for output in spec.outputs)))
-    got = function.run(inputs)
+    try:
+        got = function.run(inputs)
+    except InputRejected as error:
+        mend = f"Write {GOLDEN} with rows that the model takes."
+        raise LoadError(f"On {source} rows: {error.message}", mend=mend) from error
     expected = reference([inputs[item.name] for item in spec.inputs])
     largest = 0.0
     for output, wanted in zip(spec.outputs, expected, strict=True):

@@ -7,6 +7,7 @@ traced once for every batch size; with buckets, batches are padded so that devic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from service.errors import InputRejected, LoadError
 from service.surgery import cut, seeded_rows
 from service.tensors import Array, ModelSpec
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints what matters in bold
+_ELSEWHERE = (  # beginnings of lines that do not say what is wrong; the indented ones are a trace of source files
+    " ", "\t", "Graph execution error", "Detected at node", "Stack", "Exception encountered when calling",
+)  # fmt: skip
 _REJECTIONS = (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError)
 
 
@@ -139,11 +144,10 @@ def bucket_sizes(max_batch_size: int) -> tuple[int, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of TensorFlow's message, without the graph node that it names."""
-    text = str(getattr(error, "message", None) or error).strip().splitlines()
+    """What is wrong, out of messages that also tell where in the graph and in whose code it was built."""
     lines = [
         line
-        for line in text
-        if line and not line.startswith(("Detected at", "Graph execution error", "Stack"))
+        for line in _COLOURS.sub("", str(getattr(error, "message", None) or error)).splitlines()
+        if line.strip() and not line.startswith(_ELSEWHERE)
     ]
     return lines[0].split(" [[")[0].rstrip(".")[:300] if lines else type(error).__name__
