@@ -24,7 +24,7 @@ def bare() -> Iterator[int]:
     """The bare endpoint; yields its port."""
     port = _free_port()
     with _running(
-        ["-k", "uvicorn_worker.UvicornWorker", "-b", f"127.0.0.1:{port}", "--chdir", str(ROOT / "benchmarks"), "bare:app"],
+        ["-k", "service.worker.Worker", "-b", f"127.0.0.1:{port}", "--pythonpath", str(ROOT / "benchmarks"), "bare:app"],
         {}, port, "/",
     ):  # fmt: skip
         yield port
