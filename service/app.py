@@ -19,6 +19,7 @@ from service.api import catalog
 from service.api.http import HttpRequest, Reply
 from service.api.native import NativeEndpoint
 from service.api.openapi import openapi_document
+from service.api.options import parse_version
 from service.api.problems import problem
 from service.codecs import encode_json
 from service.exchange import Exchange, body_too_large
@@ -105,12 +106,7 @@ def _read(max_body_bytes: int) -> HttpRequest:
 
 def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> None:
     def layers(name: str) -> Response:
-        text = request.args.get("version")
-        if text is not None and not (text.isascii() and text.isdecimal()):
-            raise errors.InvalidParameter(
-                f"Expected 'version' to be a whole number. Received: {text[:80]!r}."
-            )
-        return to_response(catalog.layers(runtime, name, None if text is None else int(text)))
+        return to_response(catalog.layers(runtime, name, parse_version(request.query_string)))
 
     routes: dict[str, Callable[..., Response]] = {
         "/healthz": lambda: to_response(catalog.healthz(runtime)),

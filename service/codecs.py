@@ -7,6 +7,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tokenize
 import zipfile
@@ -33,6 +34,9 @@ _MAX_CODE_POINT = 0x10FFFF
 _MAX_NPZ_ARRAYS = 1024
 _ZIP_ENTRY_MAGIC = b"PK\x01\x02"
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes; others unpack without a bound
+_ADDRESS = re.compile(
+    r" object at 0x[0-9a-fA-F]+"
+)  # numpy's messages show parsed headers by it; nobody else may
 _BAD_HEADER = (
     ValueError,
     TypeError,
@@ -193,5 +197,5 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytes:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = _ADDRESS.sub("", str(error).strip()) or type(error).__name__
     return text.splitlines()[0][:200].rstrip(".")

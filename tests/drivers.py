@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask
@@ -70,11 +70,10 @@ class FlaskDriver:
 
     def _open(self, method: str, path: str, query: str, headers: Headers, body: bytes) -> Answer:
         reply = self._app.test_client().open(
-            path,
             method=method,
             headers=list(pairs_of(headers)),
             data=body,
-            environ_overrides={"QUERY_STRING": query},
+            environ_overrides={"PATH_INFO": unquote_to_bytes(path).decode("latin-1"), "QUERY_STRING": query},
         )
         named = {name.lower(): value for name, value in reply.headers}
         return Answer(reply.status_code, named, reply.get_data())

@@ -160,10 +160,10 @@ def _weight(parameters: str) -> float:
     return 1.0
 
 
-def parse_version(text: str | None) -> int | None:
-    """The `version` of a metadata route.
+def parse_version(query: bytes) -> int | None:
+    """The `version` in the raw query string of a metadata route; other names mean nothing there.
 
     Raises:
-        InvalidParameter: it is no version number.
+        InvalidParameter: it is no version number, or the query no query.
     """
-    return _whole({} if text is None else {"version": text}, "version", 0, _MAX_VERSION)
+    return _whole(dict(_pairs(query)), "version", 0, _MAX_VERSION)

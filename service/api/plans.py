@@ -6,6 +6,7 @@ out once and remembered for all requests alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,11 @@ from service.codecs import JSON, NPY
 from service.errors import LayerRequired, NotAcceptable
 from service.runtime import Runtime
 from service.served import ServedModel
+from service.tensors import OutputSpec
 
 _JSON_BYTES_PER_NUMBER = 12  # of float32 in its shortest form, comma included; typical, not the most
+_JSON_BYTES_PER_NAME = 3  # quotes and comma
+_JSON_BYTES_PER_ENTRY = 20  # of `top`: braces and the names of its members
 _REMEMBERED = 1024
 _MAX_REMEMBERED_BYTES = 1024
 
@@ -123,7 +127,22 @@ def _row_bytes(served: ServedModel, options: Options, features: tuple[str, ...],
         total += (values or 0) * _number_bytes(media, layer.dtype, half=half)
     for output in served.spec.outputs if options.predictions else ():
         total += (output.row_values or 0) * _number_bytes(media, output.dtype, half=half)
+        if media == JSON:
+            total += _label_bytes(output, options.top or 0, served.entry.classes)
     return total
+
+
+def _label_bytes(output: OutputSpec, top: int, classes: Sequence[str]) -> int:
+    """What labels, scores, class names and the `top` best add to a row."""
+    values, choices = output.row_values, output.shape[-1]
+    if not values or not choices or len(output.shape) < 2 or output.dtype == "string":
+        return 0
+    if choices == 1 and output.activation != "sigmoid":
+        return 0
+    candidates = max(2, choices)
+    name = sum(map(len, classes)) // candidates + _JSON_BYTES_PER_NAME if len(classes) == candidates else 0
+    label = _JSON_BYTES_PER_NUMBER + name
+    return values // choices * (label + min(top, candidates) * (label + _JSON_BYTES_PER_ENTRY))
 
 
 def _number_bytes(media: str, dtype: str, *, half: bool) -> int:

@@ -4,6 +4,7 @@ The engine or the compiler is held at a gate, so every state is reached by an ev
 """
 
 import itertools
+import math
 import re
 import threading
 
@@ -150,6 +151,18 @@ def test_a_large_request_is_never_refused_for_its_rows(gate):
         gate.open()
         answer = site.express.send("POST", "/predict", "model=iris", HEADERS, npy(np.tile(ROWS, (100, 1))))
         assert (answer.status, len(answer.json()["predictions"])) == (200, 300)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_reply_that_would_be_too_large_never_reaches_the_model(gate, name):
+    rows = npy(np.tile(ROWS, (700, 1)))
+    with open_site("iris", gate=gate) as site:  # the gate is shut: a request that runs cannot be answered
+        for query in ("top=3", "top=1000000000"):
+            answer = getattr(site, name).send("POST", "/predict", query, HEADERS, rows)
+            assert_problem(answer, 400, "reply_too_large")
+        gate.open()
+        assert getattr(site, name).send("POST", "/predict", "", HEADERS, rows).status == 200
+        assert gate.runs == math.ceil(2100 / 32)
 
 
 def test_heavy_bodies_are_refused_while_too_many_are_decoded():
