@@ -30,7 +30,8 @@ def zoo(tmp_path_factory):
     }
     odd_models.write_lambda(models / "lambda_refused", allowed=False)
     odd_models.write_lambda(models / "lambda_allowed", allowed=True)
-    odd_models.write_digits_with_unknown_metric(models / "digits_unknown_metric")
+    odd_models.write_digits_with_unknown_metric(models / "digits_unknown_metric", defined=False)
+    odd_models.write_digits_with_unknown_metric(models / "digits_known_metric", defined=True)
     with serve(models, default_model="gate") as service:
         yield SimpleNamespace(service=service.until_ready(), gate=gate, references=references, models=models)
 

@@ -73,6 +73,15 @@ def test_a_model_whose_metrics_nobody_defines_is_listed_with_what_would_mend_it(
     assert reply.json["mend"] == failed["mend"]
 
 
+def test_what_mends_it_does_mend_it(zoo):
+    mended = zoo.service.get("/models/digits_known_metric").json
+    assert (mended["state"], mended["compiled"]) == ("ready", True)
+    reply = zoo.service.post_rows(
+        "/predict?model=digits_known_metric", np.zeros((2, 28, 28, 1), "float32"), NPY
+    )
+    assert reply.npy.shape == (2, 10)
+
+
 def test_the_others_are_ready_all_the_same(zoo):
     reply = zoo.service.get("/readyz")
     assert reply.status == 200

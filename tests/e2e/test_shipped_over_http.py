@@ -1,6 +1,7 @@
 """The models that ship, over HTTP, against Keras in this process."""
 
 import json
+import socket
 
 import keras
 import numpy as np
@@ -87,6 +88,30 @@ def test_several_layers_and_the_predictions_come_from_one_pass(shipped_models, s
     assert list(got) == ["base/product", "code:1", "sum", "same"]
     for name in ("base/product", "code:1"):
         assert_equal_to_keras(got[name], tensor(shipped_models["pairs"], name, rows), name)
+
+
+def test_large_bodies_and_replies_pass_whole(shipped):
+    rows = np.random.default_rng(31).random((3000, 28, 28, 1), dtype="float32")  # 9.4 MB there and back
+    got = shipped.post_rows("/features?model=digits&layer=image", rows, NPY).npy
+    np.testing.assert_array_equal(got, rows)
+
+
+def test_a_body_in_chunks_is_read_like_any_other(shipped):
+    picture = EXAMPLES[0].read_bytes()
+    chunks = (picture[start : start + 50] for start in range(0, len(picture), 50))
+    assert (
+        shipped.post("/predict", chunks, "image/png").body
+        == shipped.post("/predict", picture, "image/png").body
+    )
+
+
+def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(shipped):
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {NPY}\r\nContent-Length: {2**40}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shipped.port), timeout=30) as client:
+        client.sendall(head.encode())
+        reply = client.makefile("rb").read()  # until the service closes the connection
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"body_too_large"' in reply
 
 
 def test_any_number_of_rows_up_to_a_batch_is_traced_once(shipped_models, shipped):
