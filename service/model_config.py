@@ -66,7 +66,6 @@ class ModelConfig:
         "any", "any layer may be asked for, or listed: only warm_layers", choices=("any", "listed")
     )
     versions: str = setting("latest", "serve the highest good version, or all", choices=("latest", "all"))
-    engine: str | None = setting(None, "overrides the service's engine", choices=("auto", "tensorflow"))
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
     classes: tuple[str, ...] | str = setting(
         (),

@@ -5,6 +5,7 @@ It knows no HTTP and no TensorFlow: engines come from the `open_model` function 
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,8 @@ class Runtime:
             load_entry(entry, status, self._workshop)
             self._generation += 1
             self._loaded(status)
+        gc.collect()
+        gc.freeze()  # what was loaded lives as long as the process: never scan it again
         self._settled.set()
 
     def stop(self, *, drain: bool = True) -> None:

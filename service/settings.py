@@ -37,7 +37,6 @@ class Settings:
     workers: int = setting(
         1, "worker processes; each holds a full copy of the models and its share of the device", low=1
     )
-    engine: str = setting("auto", "what computes", choices=("auto", "tensorflow"))
     max_batch_size: int = setting(32, "rows of the largest batch", low=1, high=65536)
     max_batch_delay_ms: float = setting(
         0.0, "how long a batch may wait for company; 0: a lone request leaves at once", low=0

@@ -34,6 +34,7 @@ _SECONDS = (
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _MAX_REQUEST_ID = 128
 _FOLD_AT = 256
+_PROBES = ("/healthz", "/readyz")  # asked every few seconds, and 503 is a plain answer there
 
 
 class Metrics:
@@ -131,7 +132,7 @@ class Telemetry:
             self._pending.append((model, timings))
             if len(self._pending) >= _FOLD_AT:
                 self._fold()
-        if status >= self._log_from:
+        if status >= self._log_from and route not in _PROBES:
             self._log.info(
                 "request",
                 extra={"fields": {"route": route, "model": model, "status": status, "request_id": request_id,

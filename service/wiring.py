@@ -6,7 +6,6 @@ thread, after fork, so `/healthz` answers while it loads.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -136,8 +135,6 @@ class Service:
         self.device.update(report.as_dict())
         _log.info("device settings in force", extra={"fields": self.device})
         self.runtime.load()
-        gc.collect()
-        gc.freeze()  # TensorFlow's and the models' objects live as long as the process: never scan them again
         failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
         if failed and settings.fail_on_load_error:
             _log.critical("stopping: fail_on_load_error is set and %s failed to load", ", ".join(failed))

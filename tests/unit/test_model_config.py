@@ -22,7 +22,6 @@ def test_every_documented_line_is_read(tmp_path):
         warm_layers = ["pool", "flatten"]
         layers = "listed"
         versions = "all"
-        engine = "auto"
         max_batch_size = 8
         classes = ["zero", "one"]
         custom_objects = ["a.py", "b.py"]
@@ -48,7 +47,6 @@ def test_every_documented_line_is_read(tmp_path):
         warm_layers=("pool", "flatten"),
         layers="listed",
         versions="all",
-        engine="auto",
         max_batch_size=8,
         classes=("zero", "one"),
         custom_objects=("a.py", "b.py"),
