@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from service.api import catalog
-from service.api.http import HttpRequest, Reply
+from service.api.http import HttpRequest, Reply, encode_query
 from service.api.native import NativeEndpoint
 from service.errors import QueueFull
 from service.exchange import Exchange, body_too_large
@@ -29,8 +28,6 @@ from service.waiting import ClientGone, Desk, Receive, Waiting
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 _log = logging.getLogger("layertap.asgi")
 
@@ -210,11 +207,9 @@ def _headers(scope: Scope) -> dict[bytes, bytes]:
 
 
 def _with_ascii_query(scope: Scope) -> Scope:
-    """The scope for WSGI, whose bridge takes a query of ASCII only; clients may send other bytes unencoded."""
+    """The scope for WSGI, whose bridge takes a query of ASCII only."""
     query: bytes = scope["query_string"]
-    if query.isascii():
-        return scope
-    return {**scope, "query_string": _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], query)}
+    return scope if query.isascii() else {**scope, "query_string": encode_query(query)}
 
 
 async def _send(reply: Reply, send: Send) -> None:

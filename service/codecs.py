@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import tokenize
 import zipfile
 import zlib
@@ -34,9 +35,16 @@ _MAX_CODE_POINT = 0x10FFFF
 _MAX_NPZ_ARRAYS = 1024
 _ZIP_ENTRY_MAGIC = b"PK\x01\x02"
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes; others unpack without a bound
-_ADDRESS = re.compile(
-    r" object at 0x[0-9a-fA-F]+"
-)  # numpy's messages show parsed headers by it; nobody else may
+_ADDRESS = re.compile(r" object at 0x[0-9a-fA-F]+")  # in messages of numpy's; it differs every time
+# What numpy and its like write for arrays of numbers.
+_PLAIN_HEADER = re.compile(
+    rb"\{\s*'descr':\s*'(?P<descr>[<>|=]?[?a-zA-Z][0-9]{0,9})',\s*'fortran_order':\s*(?P<fortran>True|False),\s*"
+    rb"'shape':\s*\((?P<shape>|[0-9]{1,18},(?:\s?[0-9]{1,18},)*(?:\s?[0-9]{1,18})?)\),?\s*\}\s*"
+)
+_MAX_PLAIN_HEADER = 1024
+# Releases of CPython 3.11 fail at random when two threads evaluate literals at once, as numpy's reader does:
+# https://github.com/python/cpython/issues/106905
+_one_odd_header = threading.Lock()
 _BAD_HEADER = (
     ValueError,
     TypeError,
@@ -118,8 +126,18 @@ def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     version = npy_format.read_magic(file)
     if version not in _NPY_VERSIONS:
         raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    start = file.tell()
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    text = file.read(min(length, _MAX_PLAIN_HEADER))
+    plain = _PLAIN_HEADER.fullmatch(text) if len(text) == length else None
+    if plain is not None:
+        sizes = plain["shape"].decode("ascii").split(",")
+        shape = tuple(int(size) for size in sizes if size)
+        return shape, plain["fortran"] == b"True", np.dtype(plain["descr"].decode("ascii"))
+    file.seek(start)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, fortran_order, dtype = read(file)
+    with _one_odd_header:
+        shape, fortran_order, dtype = read(file)
     return shape, fortran_order, dtype
 
 

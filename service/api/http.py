@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+
+
+def encode_query(query: bytes) -> bytes:
+    """A raw query with the bytes percent-encoded that clients should have encoded.
+
+    Source: RFC 3986, section 3.4; curl and others send UTF-8 as it is typed.
+    """
+    return _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], query)
 
 
 @dataclass(slots=True)

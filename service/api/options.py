@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
+from service.api.http import encode_query
 from service.codecs import JSON, NPY, NPZ
 from service.errors import InvalidParameter, NotAcceptable
 from service.fields import nearest
@@ -90,7 +91,7 @@ def _parse_options(query: bytes, features: bool) -> Options:
 def _pairs(query: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(
-            query.decode("ascii"),
+            encode_query(query).decode("ascii"),
             keep_blank_values=True,
             strict_parsing=bool(query),
             errors="strict",

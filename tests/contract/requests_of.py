@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -179,7 +180,8 @@ def archives(draw):
         st.binary(max_size=20), arrays().map(npy), lying_npy(), pickled_npy(), st.just(_ZEROS)
     )
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
+    with zipfile.ZipFile(file, "w", method) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about a name that comes twice, as it may
         for name in draw(
             st.lists(st.sampled_from(NAMES) | st.text(_NO_NULL, max_size=5), max_size=4, unique=True)
         ):

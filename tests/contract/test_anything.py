@@ -73,7 +73,7 @@ def check_plain(site):
     assert site.runtime.ready
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(inference_requests())
 def test_any_request_for_a_model(site, request):
     check(site, request, pieces=1 + len(request.body) % 4)

@@ -201,7 +201,9 @@ def test_layers_are_named_by_path_place_and_wild_card(driver, asked, paths):
         assert_same(found[path], expected)
 
 
-@pytest.mark.parametrize("query", ["model=iris", "model=iris&version=1", "version=1&model=%69ris"])
+@pytest.mark.parametrize(
+    "query", ["model=iris", "model=iris&version=1", "version=1&model=%69ris", "model=iris&version=%31"]
+)
 def test_a_version_may_be_named(driver, query):
     answer = driver.send("POST", "/predict", query, {"Content-Type": NPY}, npy(ROWS))
     assert (answer.status, answer.json()["version"]) == (200, 1)
@@ -279,3 +281,28 @@ def test_headers_that_come_twice_are_one_list(driver):
     headers = [("Content-Type", JSON), ("Accept", f"{NPY};q=0.9"), ("Accept", f"{JSON};q=0.5")]
     answer = driver.send("POST", "/predict", "model=iris", headers, text({"instances": ROWS.tolist()}))
     assert answer.content_type == NPY
+
+
+@pytest.mark.parametrize("query", ["model=caf\xc3\xa9", "model=caf%C3%A9"])
+def test_a_query_of_raw_utf8_is_read_as_if_it_were_encoded(driver, query):
+    answer = driver.send("POST", "/predict", query, {"Content-Type": NPY}, npy(ROWS))
+    assert (answer.status, answer.json()["code"]) == (404, "model_not_found")
+    assert "'caf\xe9'" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), }",
+        b"{'descr':'<f4','fortran_order':False,'shape':(1,4)}",
+        b"{'shape': (1, 4), 'fortran_order': False, 'descr': '<f4'}",
+        b'{"descr": "<f4", "fortran_order": True, "shape": (1, 4)}',
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_npy_headers_may_be_written_in_any_way_that_the_format_allows(driver, header, version):
+    length = len(header).to_bytes(2 if version == 1 else 4, "little")
+    body = b"\x93NUMPY" + bytes([version, 0]) + length + header + ROWS[:1].tobytes()
+    answer = driver.send("POST", "/predict", "model=iris", {"Content-Type": NPY}, body)
+    assert answer.status == 200, answer.body
+    assert answer.json() == driver.send("POST", "/predict", "model=iris", {}, npy(ROWS[:1])).json()
