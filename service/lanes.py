@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 
 from service.engines import Engine
 from service.errors import InferenceFailed, NotReady, RequestError
-from service.scheduler import Lane, Scheduler
+from service.scheduling.scheduler import Lane, Scheduler
 
 _log = logging.getLogger("layertap.lanes")
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 from service.engines.parity import GOLDEN, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import LoadError
-from service.loader import load
+from service.loading.loader import load
 from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
-from service.surgery import describe, seeded_rows
+from service.surgery.cut import describe, seeded_rows
 from service.tensors import Array
 
 

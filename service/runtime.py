@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.fields import nearest
 from service.repository import ModelEntry
-from service.scheduler import Job, Scheduler
+from service.scheduling.scheduler import Job, Scheduler
 from service.served import ModelStatus, OpenModel, ServedModel, State, Workshop, load_entry
 from service.tensors import InferRequest, InferResult
 

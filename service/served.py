@@ -16,7 +16,7 @@ from service.images import ImageInput, image_input
 from service.lanes import LaneCache
 from service.layers import LayerIndex
 from service.repository import ModelEntry, ModelVersion
-from service.scheduler import Scheduler
+from service.scheduling.scheduler import Scheduler
 from service.tensors import ModelSpec
 
 _log = logging.getLogger("layertap.models")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.runtime import Runtime
-from service.scheduler import Job
+from service.scheduling.scheduler import Job
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

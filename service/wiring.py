@@ -25,7 +25,7 @@ from service.errors import SettingsError
 from service.greeting import greet
 from service.repository import ModelEntry, ModelVersion, scan
 from service.runtime import Runtime, RuntimeOptions
-from service.scheduler import BatchReport, Scheduler
+from service.scheduling.scheduler import BatchReport, Scheduler
 from service.served import ModelStatus, OpenedModel, State
 from service.settings import Settings, load_settings
 from service.telemetry import Telemetry

@@ -25,7 +25,7 @@ from service.errors import InputRejected, LoadError
 from service.model_config import ModelConfig, PreprocessConfig
 from service.repository import ModelEntry, ModelVersion
 from service.runtime import Runtime, RuntimeOptions
-from service.scheduler import Scheduler
+from service.scheduling.scheduler import Scheduler
 from service.served import OpenedModel
 from service.tensors import Array, LayerSpec, ModelSpec, OutputSpec, TensorSpec
 

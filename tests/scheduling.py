@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from service.errors import InputRejected
-from service.scheduler import Job, Lane, Scheduler
+from service.scheduling.scheduler import Job, Lane, Scheduler
 
 FOREVER = math.inf
 BAD = -1.0  # a row that the model breaks on

@@ -115,7 +115,7 @@ def notes_metrics() -> list[Any]:
     """The four metrics that the model is compiled and saved with."""
     # a script finds what lies beside it, not what lies in the repository's root
     sys.path.insert(0, str(ROOT))
-    from service.builtin_objects import builtin_objects  # noqa: PLC0415  (only with the line above)
+    from service.loading.builtin_objects import builtin_objects  # noqa: PLC0415  (only with the line above)
 
     objects = builtin_objects()
     return [objects[name] for name in ("mcor", "precision", "recall", "f1")]

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from service.errors import InputRejected, LoadError
-from service.surgery import cut, seeded_rows
+from service.surgery.cut import cut, seeded_rows
 from service.tensors import Array, ModelSpec
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints what matters in bold

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from serving import MODELS
 
-from service.builtin_objects import builtin_objects
+from service.loading.builtin_objects import builtin_objects
 
 TOLERANCE = 1e-5  # of the tensor's scale, float32
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from service.builtin_objects import builtin_objects
+from service.loading.builtin_objects import builtin_objects
 
 EPSILON = keras.config.epsilon()
 OBJECTS = builtin_objects()

@@ -10,7 +10,7 @@ from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import InputRejected, LoadError
 from service.opening import open_model
 from service.repository import scan
-from service.surgery import describe
+from service.surgery.cut import describe
 
 TOLERANCE = 1e-5
 VOCABULARY = 10

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from service.errors import LoadError
-from service.loader import load
+from service.loading.loader import load
 from service.model_config import ModelConfig
-from service.surgery import describe
+from service.surgery.cut import describe
 
 PLAIN = ModelConfig()
 COMPILED = ModelConfig(compile=True)

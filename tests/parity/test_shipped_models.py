@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from service.builtin_objects import builtin_objects
+from service.loading.builtin_objects import builtin_objects
 from service.repository import scan
 
 MODELS = Path(__file__).parents[2] / "models"

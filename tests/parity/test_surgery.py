@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from service.errors import LoadError
-from service.graph import flatten
-from service.surgery import cut, describe, seeded_rows
+from service.surgery.cut import cut, describe, seeded_rows
+from service.surgery.graph import flatten
 
 TOLERANCE = 1e-5
 

@@ -21,13 +21,9 @@ LAYERS = {
         *["images", "preprocess"],
         *["codecs", "fitting"],
         *["repository", "layers"],
-        *["scheduler", "batching", "jobs", "queueing"],
+        *["scheduling"],
     ],
-    3: [
-        *["loader", "archive", "building", "builtin_objects", "custom_objects", "hdf5", "vetting", "weights"],
-        *["legacy"],
-        *["surgery", "compute_cost", "graph", "layer_listing", "seeded_rows", "subclassed"],
-    ],
+    3: ["loading", "surgery"],
     4: ["engines", "runtime", "lanes", "opening", "served"],
     5: ["api"],
     6: ["app", "asgi", "exchange", "waiting", "worker"],
@@ -36,8 +32,10 @@ LAYERS = {
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 KNOWS_TENSORFLOW = {
     *["device"],
-    *["loader", "building", "builtin_objects", "custom_objects", "legacy", "weights"],
-    *["surgery", "compute_cost", "graph", "layer_listing", "seeded_rows", "subclassed"],
+    *["loading.loader", "loading.building", "loading.builtin_objects"],
+    *["loading.custom_objects", "loading.legacy", "loading.weights"],
+    *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
+    *["surgery.seeded_rows", "surgery.subclassed"],
     *["engines.tensorflow", "opening"],
 }
 BANNED_NAMES = {
@@ -85,6 +83,9 @@ def own_imports(module):
     packages_of_others = {name.rpartition(".")[0] or "service" for name in names} & {
         "service",
         "api",
+        "loading",
+        "scheduling",
+        "surgery",
         "tools",
     }
     return names - packages_of_others
@@ -121,7 +122,10 @@ def test_other_modules_import_neither_tensorflow_nor_keras(module):
 
 @pytest.mark.parametrize("module", sorted(trees().keys() - KNOWS_TENSORFLOW - {"wiring"}))
 def test_only_the_composition_root_sees_both_sides(module):
-    assert own_imports(module) & {"opening", "engines.tensorflow", "loader", "surgery", "device"} == set()
+    assert (
+        own_imports(module) & {"opening", "engines.tensorflow", "loading.loader", "surgery.cut", "device"}
+        == set()
+    )
 
 
 def test_the_runtime_sees_the_engines_contract_only():

@@ -14,7 +14,7 @@ from service.errors import (
     LayertapError,
     NotReady,
 )
-from service.scheduler import Job, Lane, Scheduler
+from service.scheduling.scheduler import Job, Lane, Scheduler
 
 
 @pytest.mark.parametrize("position", range(8))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import hdf5
 from service.errors import LoadError
+from service.loading import hdf5
 
 CONFIG = json.dumps({"class_name": "Sequential", "config": {"name": "small", "layers": []}})
 

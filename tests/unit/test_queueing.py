@@ -7,7 +7,7 @@ import pytest
 from scheduling import FOREVER, Desk, answer
 
 from service.errors import InferenceFailed, InvalidInput, QueueFull, SettingsError
-from service.scheduler import Job, Lane
+from service.scheduling.scheduler import Job, Lane
 
 
 def test_nothing_to_do_is_said():

@@ -4,7 +4,7 @@ import pytest
 from scheduling import Desk, answer, answer_after
 
 from service.errors import DeadlineExceeded, EngineStopped, LoadError, NotReady
-from service.scheduler import Lane
+from service.scheduling.scheduler import Lane
 
 
 def test_late_jobs_never_reach_the_model():

@@ -18,7 +18,7 @@ from service.errors import (
     NotReady,
     QueueFull,
 )
-from service.scheduler import Job, Lane, Scheduler
+from service.scheduling.scheduler import Job, Lane, Scheduler
 
 MAX_QUEUE_ROWS = 25
 MAX_BATCH_SIZE = 5

@@ -9,7 +9,7 @@ import pytest
 from scheduling import BAD, DEADLY, FOREVER, Model
 
 from service.errors import DeadlineExceeded, EngineStopped, InferenceFailed, NotReady, QueueFull
-from service.scheduler import Job, Lane, Scheduler
+from service.scheduling.scheduler import Job, Lane, Scheduler
 
 CLIENTS = 300
 PATIENCE_S = 60.0  # nothing here takes seconds; a test that hangs says so instead

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import LoadError
-from service.vetting import names, refuse_strangers, stored_code, without_compilation
+from service.loading.vetting import names, refuse_strangers, stored_code, without_compilation
 
 LAYERS = {"Sequential", "Dense", "Lambda", "TimeDistributed"}
 

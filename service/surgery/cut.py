@@ -19,10 +19,10 @@ import keras
 from keras.src import backend, tree
 
 from service.errors import LoadError
-from service.graph import CROSSING_AS_FLOAT32, Graph, Step, flatten, is_code
-from service.layer_listing import describe
-from service.seeded_rows import seeded_rows
-from service.subclassed import cut_subclassed
+from service.surgery.graph import CROSSING_AS_FLOAT32, Graph, Step, flatten, is_code
+from service.surgery.layer_listing import describe
+from service.surgery.seeded_rows import seeded_rows
+from service.surgery.subclassed import cut_subclassed
 
 __all__ = ["cut", "describe", "seeded_rows"]
 

@@ -12,10 +12,10 @@ import keras
 from keras.src import backend, tree
 from keras.src.utils.naming import to_snake_case
 
-from service.compute_cost import compute_shares, parameters
 from service.errors import LoadError
-from service.graph import CROSSING_AS_FLOAT32, Graph, NamedTensor, Step, flatten, is_code
-from service.subclassed import describe_subclassed
+from service.surgery.compute_cost import compute_shares, parameters
+from service.surgery.graph import CROSSING_AS_FLOAT32, Graph, NamedTensor, Step, flatten, is_code
+from service.surgery.subclassed import describe_subclassed
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
 _DROPOUTS = frozenset(

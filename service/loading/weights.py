@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from service.errors import LoadError
-from service.hdf5 import Contents, SavedArray, SavedLayer, look, read
+from service.loading.hdf5 import Contents, SavedArray, SavedLayer, look, read
 
 _TABLE_ROWS = 12
 

@@ -21,14 +21,14 @@ from typing import Any
 import keras
 from keras.src.saving import saving_lib
 
-from service import archive, hdf5
-from service.building import build, compile_as_saved, explain, judge, parse
-from service.builtin_objects import builtin_objects
-from service.custom_objects import isolated, offered, read_objects, run_file
 from service.errors import LoadError
+from service.loading import archive, hdf5
+from service.loading.building import build, compile_as_saved, explain, judge, parse
+from service.loading.builtin_objects import builtin_objects
+from service.loading.custom_objects import isolated, offered, read_objects, run_file
+from service.loading.vetting import without_compilation
+from service.loading.weights import assign_keras3, assign_legacy
 from service.model_config import ModelConfig
-from service.vetting import without_compilation
-from service.weights import assign_keras3, assign_legacy
 
 _ZIP_START = b"PK\x03\x04"
 _UNASSIGNED = (  # what Keras only warns of; saving_lib._load_container_state, Model.build_from_config

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from service.graph import Graph, Step
+from service.surgery.graph import Graph, Step
 
 Shape: TypeAlias = tuple[int | None, ...]
 

@@ -26,9 +26,9 @@ import keras
 import tensorflow as tf
 from keras.src import backend, tree
 
-from service.compute_cost import layer_cost, parameters
 from service.errors import LoadError
-from service.graph import CROSSING_AS_FLOAT32
+from service.surgery.compute_cost import layer_cost, parameters
+from service.surgery.graph import CROSSING_AS_FLOAT32
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
 _ONE_TRACE = threading.Lock()  # the wrapped calls are seen by every thread

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from service.errors import LoadError
-from service.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, look
+from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, look
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"

@@ -1,7 +1,7 @@
 """Owns the engine thread: it takes jobs, runs their batches, and finishes every job exactly once.
 
-It knows no HTTP and no TensorFlow. Whose turn it is, `service.queueing` says; what happens to rows inside a
-batch, `service.batching`.
+It knows no HTTP and no TensorFlow. Whose turn it is, `service.scheduling.queueing` says; what happens to rows inside a
+batch, `service.scheduling.batching`.
 
 - No window tax: an idle engine takes a lone job at once, and while a batch runs the next one forms.
 - A job is ended by whoever sets `Job.finished` under the one lock: the engine, a cancel, a stop or a death.
@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from service.batching import run_batch
 from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
-from service.jobs import BatchReport, Job, Lane, Run, mark_finished, twin
-from service.queueing import JobQueue
+from service.scheduling.batching import run_batch
+from service.scheduling.jobs import BatchReport, Job, Lane, Run, mark_finished, twin
+from service.scheduling.queueing import JobQueue
 
 __all__ = ["BatchReport", "Job", "Lane", "Scheduler"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from service.graph import Graph, Step, flatten, is_code
-from service.layer_listing import describe
-from service.subclassed import input_specs
+from service.surgery.graph import Graph, Step, flatten, is_code
+from service.surgery.layer_listing import describe
+from service.surgery.subclassed import input_specs
 from service.tensors import Array, TensorSpec
 
 FREE_STEPS = 64

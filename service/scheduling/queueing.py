@@ -1,6 +1,6 @@
 """Owns the order of things: which jobs wait, whose turn it is, and which of them make the next batch.
 
-A plain data structure: no thread, no lock, no clock of its own. `service.scheduler` guards it with its lock.
+A plain data structure: no thread, no lock, no clock of its own. `service.scheduling.scheduler` guards it with its lock.
 
 The rules:
 
@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator
 
 from service.errors import QueueFull
-from service.jobs import Batch, Job, Lane
+from service.scheduling.jobs import Batch, Job, Lane
 
 _MAX_RETRY_AFTER_S = 60
 _PACE_KEPT = 0.9  # the part of the measured pace that each batch leaves: about the last ten count

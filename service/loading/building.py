@@ -18,11 +18,11 @@ from keras.src import losses, metrics
 from keras.src.legacy.saving import json_utils, saving_options, saving_utils
 from keras.src.saving import serialization_lib
 
-from service import legacy
-from service.builtin_objects import builtin_objects
-from service.custom_objects import offered, registered_names
 from service.errors import LoadError
-from service.vetting import names, refuse_strangers, stored_code, strangers
+from service.loading import legacy
+from service.loading.builtin_objects import builtin_objects
+from service.loading.custom_objects import offered, registered_names
+from service.loading.vetting import names, refuse_strangers, stored_code, strangers
 
 _REASON_LENGTH = 600
 _WORDS_OF_COMPILE = frozenset(

@@ -1,6 +1,6 @@
 """Owns one batch: jobs' rows put together, run as one, and handed back to each job.
 
-It knows no queue, no thread and no clock; `service.queueing` says which jobs meet here.
+It knows no queue, no thread and no clock; `service.scheduling.queueing` says which jobs meet here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from service.errors import InferenceFailed, LayertapError
-from service.jobs import Batch, BatchReport, Job, Lane, Run
+from service.scheduling.jobs import Batch, BatchReport, Job, Lane, Run
 from service.tensors import Array
 
 _log = logging.getLogger("layertap.scheduler")
