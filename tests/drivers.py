@@ -6,6 +6,7 @@ a `receive` that has nothing more to say until the client leaves.
 """
 
 import asyncio
+import io
 import json
 import queue
 import threading
@@ -72,7 +73,7 @@ class FlaskDriver:
         reply = self._app.test_client().open(
             method=method,
             headers=list(pairs_of(headers)),
-            data=body,
+            input_stream=io.BytesIO(body),  # as `data`, an empty form would become another body
             environ_overrides={"PATH_INFO": unquote_to_bytes(path).decode("latin-1"), "QUERY_STRING": query},
         )
         named = {name.lower(): value for name, value in reply.headers}

@@ -41,6 +41,7 @@ def json_of(value):
 CASES = [
     # what, code, path and query, (content type, body), words of the message
     ("no body", "invalid_request", "/predict?model=iris", (JSON, b""), ["application/json", "empty"]),
+    ("no form", "invalid_request", "/predict?model=iris", (FORM, b""), ["multipart/form-data", "empty"]),
     ("no boundary", "invalid_request", "/predict?model=iris", ("multipart/form-data", b"x"), ["boundary"]),
     ("half a form", "invalid_request", "/predict?model=iris", (FORM, b"--edge-of-part\r\nContent"), []),
     ("half a JSON", "invalid_json", "/predict?model=iris", (JSON, ROW[:-3]), ["JSON", "line 1"]),
