@@ -4,6 +4,7 @@ import io
 import json
 import warnings
 import zipfile
+from copy import deepcopy
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -88,7 +89,7 @@ def _changed(draw, document):
     how = draw(st.sampled_from(["leaf", "wrap", "unwrap", "drop", "double", "name"]))
     value = holder[key]
     if how == "leaf":
-        holder[key] = draw(st.sampled_from(LEAVES))
+        holder[key] = deepcopy(draw(st.sampled_from(LEAVES)))  # the next change may be inside it
     elif how == "wrap":
         holder[key] = draw(st.sampled_from([[value], {"x": value}, [value, value], {"b64": value}]))
     elif how == "unwrap" and isinstance(value, list) and value:
@@ -185,7 +186,9 @@ def archives(draw):
         for name in draw(
             st.lists(st.sampled_from(NAMES) | st.text(_NO_NULL, max_size=5), max_size=4, unique=True)
         ):
-            archive.writestr((name or "-") + draw(st.sampled_from([".npy", "", "/x.npy"])), draw(members))
+            member = zipfile.ZipInfo((name or "-") + draw(st.sampled_from([".npy", "", "/x.npy"])))
+            member.compress_type = method  # and no time of now, so that equal draws are equal bytes
+            archive.writestr(member, draw(members))
     data = bytearray(file.getvalue())
     entry = data.find(b"PK\x01\x02")
     if entry >= 0 and draw(
