@@ -218,6 +218,6 @@ async def _send(reply: Reply, send: Send) -> None:
         (b"content-length", b"%d" % len(reply.body)),
     ]
     for name, value in reply.headers.items():
-        headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))  # ASGI wants lower case
+        headers.append((name.encode("latin-1"), value.encode("latin-1")))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

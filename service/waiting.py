@@ -34,7 +34,7 @@ class Waiting:
         receive: the connection, which tells when the client leaves.
     """
 
-    __slots__ = ("_desk", "_receive", "_runtime", "_timer", "_watcher", "future", "job")
+    __slots__ = ("_desk", "_receive", "_runtime", "_timer", "_watcher", "future", "job", "patrol")
 
     def __init__(self, runtime: Runtime, desk: Desk, receive: Receive) -> None:
         self._runtime = runtime
@@ -44,6 +44,7 @@ class Waiting:
         self._timer: asyncio.TimerHandle | None = None
         self.future: asyncio.Future[None] = desk.loop.create_future()
         self.job: Job | None = None
+        self.patrol = desk.patrols  # how many there had been when it came
 
     def done(self, _: Job) -> None:
         """From any thread: the job is finished."""
@@ -86,6 +87,7 @@ class Desk:
         self._finished: deque[asyncio.Future[None]] = deque()
         self._called = False
         self._patrolling = False
+        self.patrols = 0
 
     def rouse_soon(self) -> None:
         """Wakes the engine once the loop has gone round.
@@ -123,5 +125,8 @@ class Desk:
         self._patrolling = bool(self.waiting)
         if self._patrolling:
             for waiting in self.waiting:
+                if waiting.patrol == self.patrols:
+                    break  # it came since the last patrol, as all after it
                 waiting.watch()
+            self.patrols += 1
             self.loop.call_later(_PATROL_S, self._patrol)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.api.bodies import MULTIPART
-from service.api.options import _CHOICES, _REPEATABLE
+from service.api.options import CHOICES, REPEATABLE
 from service.api.schemas import Schema, binary, ref
 from service.codecs import JSON, NPY, NPZ
 from service.served import ModelStatus, ServedModel
@@ -41,10 +41,10 @@ def query(name: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
     """A query parameter of the inference routes; model names are examples, no closed list."""
     kind, description = _PARAMETERS[name]
     schema = dict(kind)
-    if name in _CHOICES:
-        schema["enum"] = list(_CHOICES[name])
+    if name in CHOICES:
+        schema["enum"] = list(CHOICES[name])
     parameter: dict[str, Any] = {"name": name, "in": "query", "description": description, "schema": schema}
-    if name in _REPEATABLE:
+    if name in REPEATABLE:
         parameter |= {"schema": {"type": "array", "items": schema}, "style": "form", "explode": True}
     if name == "model" and models:
         parameter["examples"] = _names(models)

@@ -13,8 +13,8 @@ from service.fields import nearest
 
 SHARED = ("model", "version", "top", "dtype", "timeout_ms")
 FEATURES_ONLY = ("layer", "pool", "normalize", "include")
-_REPEATABLE = ("layer",)
-_CHOICES = {
+REPEATABLE = ("layer",)
+CHOICES = {
     "pool": ("avg", "max"),
     "normalize": ("l2",),
     "dtype": ("float16", "float32"),
@@ -66,10 +66,10 @@ def _parse_options(query: bytes, features: bool) -> Options:
                 f"Expected query parameters out of {', '.join(known)}. Received: {name[:80]!r}.{nearest(name, known)}"
             )
         values.setdefault(name, []).append(value)
-        if len(values[name]) > 1 and name not in _REPEATABLE:
+        if len(values[name]) > 1 and name not in REPEATABLE:
             raise InvalidParameter(f"Expected '{name}' once. Received: {len(values[name])} times.")
     one = {name: found[0] for name, found in values.items()}
-    for name, choices in _CHOICES.items():
+    for name, choices in CHOICES.items():
         if name in one and one[name] not in choices:
             raise InvalidParameter(
                 f"Expected '{name}' to be {' or '.join(choices)}. Received: {one[name][:80]!r}."
