@@ -26,6 +26,7 @@ from service.loading import archive, hdf5
 from service.loading.building import build, compile_as_saved, explain, judge, parse
 from service.loading.builtin_objects import builtin_objects
 from service.loading.custom_objects import isolated, offered, read_objects, run_file
+from service.loading.quarantine import first_look
 from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy
 from service.model_config import ModelConfig
@@ -86,6 +87,7 @@ def load(
     try:
         with _ONE_LOAD, isolated(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            first_look(path)
             with path.open("rb") as file:
                 start = file.read(len(_ZIP_START))
                 file.seek(0)

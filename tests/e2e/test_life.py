@@ -1,5 +1,6 @@
 """How the service starts, is refused, drains, dies and comes back, as an operator sees it."""
 
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import odd_models
 from odd_models import DIE, HOLD
-from serving import MODELS, NPY, Ending, free_port, serve
+from serving import MODELS, NPY, ROOT, Ending, free_port, serve
 
 HELD = np.full((1, 2), HOLD, "float32")
 DEADLY = np.full((1, 2), DIE, "float32")
@@ -86,6 +87,17 @@ def test_an_unknown_setting_is_refused_with_a_suggestion():
         assert service.exit_code() != 0
         assert "LAYERTAP_MAX_BATCHSIZE" in service.log
         assert "Did you mean 'max_batch_size'?" in service.log
+
+
+def test_a_file_that_crashes_libhdf5_stops_nobody(tmp_path):
+    odd_models.copy_shipped("iris", tmp_path)
+    shutil.copyfile(ROOT / "tests/unit/damaged/crashes_libhdf5.h5", tmp_path / "damaged.h5")
+    with serve(tmp_path, default_model="iris") as service:
+        service.until_ready()
+        assert service.get("/readyz").json["models"] == {"damaged": "failed", "iris": "ready"}
+        assert service.post_rows("/predict", IRIS).json["labels"] == [0]
+        refused = service.post_rows("/predict?model=damaged", IRIS)
+        assert (refused.status, refused.json["code"]) == (503, "model_load_failed")
 
 
 def test_a_failed_load_is_fatal_where_the_settings_say_so(tmp_path):
