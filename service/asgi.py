@@ -10,7 +10,6 @@ Source of the protocol: https://asgi.readthedocs.io/en/latest/specs/www.html
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -28,8 +27,6 @@ from service.waiting import ClientGone, Desk, Receive, Waiting
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_log = logging.getLogger("layertap.asgi")
 
 
 class Lifespan(Protocol):

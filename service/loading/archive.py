@@ -18,12 +18,20 @@ from typing import IO
 from service.errors import LoadError
 from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, look
 
+_ZIP_START = b"PK\x03\x04"
+
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 MAX_CONFIG_BYTES = 2**27
 MAX_MEMBERS = 10_000
 
 _SAVE_AGAIN = "Save the model again with model.save('model.keras') and copy the whole file."
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a `.keras` archive by its first bytes, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP_START)) == _ZIP_START
 
 
 def read_config(path: Path) -> str:

@@ -31,7 +31,6 @@ from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy
 from service.model_config import ModelConfig
 
-_ZIP_START = b"PK\x03\x04"
 _UNASSIGNED = (  # what Keras only warns of; saving_lib._load_container_state, Model.build_from_config
     "freshly-initialized weights",
     "cannot be built automatically",
@@ -89,12 +88,10 @@ def load(
             warnings.simplefilter("always")
             first_look(path)
             with path.open("rb") as file:
-                start = file.read(len(_ZIP_START))
-                file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             objects = builtin_objects() | read_objects(object_files)
             source = _Source(path, sha256, config, objects, folders)
-            model, repairs = (_from_archive if start == _ZIP_START else _from_hdf5)(source)
+            model, repairs = (_from_archive if archive.is_archive(path) else _from_hdf5)(source)
             return _checked(model, source, repairs, [str(warning.message) for warning in caught])
     except LoadError:
         raise

@@ -22,7 +22,6 @@ _REFUSED = 3
 _PATIENCE_S = 30.0
 _BYTES_PER_S = 20e6  # slower than any disk that models lie on
 _MEMORY_BYTES = 4 * 2**30
-_ZIP_START = b"PK\x03\x04"
 
 
 def first_look(path: Path, patience_s: float = _PATIENCE_S) -> None:
@@ -65,9 +64,7 @@ def _ending(child: subprocess.CompletedProcess[str]) -> str:
 
 
 def _read_all(path: Path) -> None:
-    with path.open("rb") as file:
-        zipped = file.read(len(_ZIP_START)) == _ZIP_START
-    if zipped:
+    if archive.is_archive(path):
         archive.read_config(path)
         return
     contents = hdf5.look(path)
