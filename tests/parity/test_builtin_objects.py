@@ -79,7 +79,13 @@ ALIASES = {
     "dice_coef_loss": "dice_loss",
     "L2Norm": "L2Normalization",
 }
-LAYERS = {"L2Normalization", "Scale", "InstanceNormalization", "FixedDropout"}
+LAYERS = {
+    "L2Normalization",
+    "Scale",
+    "InstanceNormalization",
+    "FixedDropout",
+    "CRF",
+}  # test_crf.py tests the last
 
 
 @pytest.fixture

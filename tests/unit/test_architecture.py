@@ -32,7 +32,7 @@ LAYERS = {
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 KNOWS_TENSORFLOW = {
     *["device"],
-    *["loading.loader", "loading.building", "loading.builtin_objects"],
+    *["loading.loader", "loading.building", "loading.builtin_layers", "loading.builtin_measures", "loading.crf"],
     *["loading.custom_objects", "loading.legacy", "loading.weights"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
