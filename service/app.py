@@ -7,6 +7,7 @@ those routes before they get here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,20 @@ from werkzeug.exceptions import NotFound as NoRoute
 
 from service import errors
 from service.api import catalog
+from service.api.endpoint import Dialect, Endpoint
 from service.api.http import HttpRequest, Reply
 from service.api.native import NativeEndpoint
 from service.api.openapi import openapi_document
 from service.api.options import parse_version
 from service.api.problems import problem
 from service.codecs import encode_json
-from service.exchange import Exchange, body_too_large
+from service.exchange import Exchange, answer, body_too_large
 from service.fields import nearest
 from service.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry
 
 _PAGES = Path(__file__).parent / "pages"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -35,6 +38,7 @@ def create_app(
     runtime: Runtime,
     telemetry: Telemetry,
     endpoints: Sequence[NativeEndpoint],
+    dialects: Sequence[Dialect],
     *,
     max_body_bytes: int,
     device: Mapping[str, Any],
@@ -44,13 +48,23 @@ def create_app(
     Args:
         runtime: the served models.
         telemetry: metrics and request ids.
-        endpoints: the inference routes.
+        endpoints: the native inference routes.
+        dialects: what other clients speak, each under its own prefix.
         max_body_bytes: the largest request body.
         device: the device settings in force, for `/models`; filled in once they are known.
     """
     app = Flask("layertap", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
-    _add_inference(app, runtime, telemetry, endpoints, max_body_bytes)
+    infer = _inference(runtime, telemetry, max_body_bytes)
+
+    def tell(dialect: Dialect) -> Response:
+        read = partial(_read, max_body_bytes)
+        return to_response(answer(dialect, read, runtime, telemetry, _given_id()))
+
+    for endpoint in endpoints:
+        app.add_url_rule(endpoint.path, endpoint.name, partial(infer, endpoint), methods=["POST"])
+    for dialect in dialects:
+        _add_dialect(app, dialect, infer, tell)
     _add_catalog(app, runtime, device)
     _add_pages(app, telemetry)
     _add_errors(app, telemetry)
@@ -64,24 +78,9 @@ def to_response(reply: Reply) -> Response:
     return response
 
 
-def _add_inference(
-    app: Flask,
-    runtime: Runtime,
-    telemetry: Telemetry,
-    endpoints: Sequence[NativeEndpoint],
-    max_body_bytes: int,
-) -> None:
-    for endpoint in endpoints:
-        view = _inference_view(endpoint, runtime, telemetry, max_body_bytes)
-        app.add_url_rule(endpoint.path, endpoint.name, view, methods=["POST"])
-
-
-def _inference_view(
-    endpoint: NativeEndpoint, runtime: Runtime, telemetry: Telemetry, max_body_bytes: int
-) -> Callable[[], Response]:
-    def view() -> Response:
-        given = request.headers.get("X-Request-Id")
-        exchange = Exchange(endpoint, runtime, telemetry, given.encode() if given else None)
+def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> Callable[[Endpoint], Response]:
+    def infer(endpoint: Endpoint) -> Response:
+        exchange = Exchange(endpoint, runtime, telemetry, _given_id())
         try:
             call = exchange.parse(_read(max_body_bytes))
             result = runtime.infer(call.request, begun=exchange.begun)
@@ -90,7 +89,26 @@ def _inference_view(
             reply = exchange.fail(error)
         return to_response(reply)
 
-    return view
+    return infer
+
+
+def _add_dialect(
+    app: Flask,
+    dialect: Dialect,
+    infer: Callable[[Endpoint], Response],
+    tell: Callable[[Dialect], Response],
+) -> None:
+    def view(**_: str) -> Response:
+        endpoint = dialect.endpoint(request.path) if request.method == "POST" else None
+        return tell(dialect) if endpoint is None else infer(endpoint)
+
+    for rule in (dialect.prefix, f"{dialect.prefix}/", f"{dialect.prefix}/<path:rest>"):
+        app.add_url_rule(rule, rule, view, methods=_METHODS, provide_automatic_options=False)
+
+
+def _given_id() -> bytes | None:
+    given = request.headers.get("X-Request-Id")
+    return given.encode() if given else None
 
 
 def _read(max_body_bytes: int) -> HttpRequest:
@@ -101,7 +119,8 @@ def _read(max_body_bytes: int) -> HttpRequest:
     headers = {
         name.lower().encode("latin-1"): value.encode("latin-1", "replace") for name, value in request.headers
     }
-    return HttpRequest(request.method, request.path, request.query_string, headers, body)
+    method = "GET" if request.method == "HEAD" else request.method  # the server leaves out the body
+    return HttpRequest(method, request.path, request.query_string, headers, body)
 
 
 def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> None:
@@ -146,8 +165,7 @@ def _add_errors(app: Flask, telemetry: Telemetry) -> None:
 
     def identify(response: Response) -> Response:
         if "X-Request-Id" not in response.headers:  # an inference view has recorded itself
-            given = request.headers.get("X-Request-Id")
-            request_id = telemetry.request_id(given.encode() if given else None)
+            request_id = telemetry.request_id(_given_id())
             response.headers["X-Request-Id"] = request_id
             route = request.url_rule.rule if request.url_rule else UNKNOWN
             telemetry.answered(route, UNKNOWN, response.status_code, None, request_id)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from service.api import catalog
+from service.api.endpoint import Dialect, Endpoint
 from service.api.http import HttpRequest, Reply, encode_query
 from service.api.native import NativeEndpoint
 from service.errors import QueueFull
@@ -47,7 +48,8 @@ class ExpressLane:
     Args:
         runtime: the served models.
         telemetry: metrics and request ids.
-        endpoints: the inference routes.
+        endpoints: the native inference routes.
+        dialects: what other clients speak, each under its own prefix.
         rest: takes every other route.
         lifespan: starts and stops the service with the server.
         max_body_bytes: the largest request body.
@@ -60,16 +62,18 @@ class ExpressLane:
         runtime: Runtime,
         telemetry: Telemetry,
         endpoints: Sequence[NativeEndpoint],
+        dialects: Sequence[Dialect],
+        *,
         rest: App,
         lifespan: Lifespan,
-        *,
         max_body_bytes: int,
         decode_threads: int,
         max_decoding: int,
     ) -> None:
         self._runtime = runtime
         self._telemetry = telemetry
-        self._endpoints = {("POST", endpoint.path): endpoint for endpoint in endpoints}
+        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._dialects = [(f"{dialect.prefix}/", dialect) for dialect in dialects]
         self._health = {"/healthz": catalog.healthz, "/readyz": catalog.readyz}
         self._rest = rest
         self._lifespan = lifespan
@@ -82,7 +86,7 @@ class ExpressLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
         if scope["type"] == "http":
-            endpoint = self._endpoints.get((scope["method"], scope["path"]))
+            endpoint = self._route(scope["path"]) if scope["method"] == "POST" else None
             if endpoint is not None:
                 await self._infer(endpoint, scope, receive, send)
             elif scope["path"] in self._health and scope["method"] == "GET":
@@ -94,6 +98,16 @@ class ExpressLane:
         else:
             await self._rest(scope, receive, send)
 
+    def _route(self, path: str) -> Endpoint | None:
+        """The inference route that takes a POST to this path."""
+        endpoint = self._endpoints.get(path)
+        if endpoint is not None:
+            return endpoint
+        for prefix, dialect in self._dialects:
+            if path.startswith(prefix):
+                return dialect.endpoint(path)
+        return None
+
     def _check_health(self, scope: Scope) -> Reply:
         reply = self._health[scope["path"]](self._runtime)
         request_id = self._telemetry.request_id(dict(scope["headers"]).get(b"x-request-id"))
@@ -101,7 +115,7 @@ class ExpressLane:
         self._telemetry.answered(scope["path"], UNKNOWN, reply.status, None, request_id)
         return reply
 
-    async def _infer(self, endpoint: NativeEndpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))

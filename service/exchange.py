@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
+from service.api.endpoint import Call, Dialect, Endpoint
 from service.api.http import HttpRequest, Reply
-from service.api.native import Call, NativeEndpoint
 from service.errors import BodyTooLarge, LayertapError, ServiceError
 from service.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry, server_timing_header
@@ -24,7 +25,7 @@ class Exchange:
     """One inference request, from its arrival to its reply.
 
     Args:
-        endpoint: the route's dialect.
+        endpoint: the route.
         runtime: the facade.
         telemetry: where it is recorded.
         request_id: the client's own, if any.
@@ -33,7 +34,7 @@ class Exchange:
     __slots__ = ("_endpoint", "_runtime", "_telemetry", "begun", "call", "request_id", "timings")
 
     def __init__(
-        self, endpoint: NativeEndpoint, runtime: Runtime, telemetry: Telemetry, request_id: bytes | None
+        self, endpoint: Endpoint, runtime: Runtime, telemetry: Telemetry, request_id: bytes | None
     ) -> None:
         self._endpoint = endpoint
         self._runtime = runtime
@@ -46,7 +47,8 @@ class Exchange:
     def parse(self, request: HttpRequest) -> Call:
         """The request's call; may be slow for large bodies and pictures. Raises RequestError or NotReady."""
         begun = time.perf_counter()
-        call = self.call = self._endpoint.parse(request, self._runtime)
+        call: Call = self._endpoint.parse(request, self._runtime)
+        self.call = call
         self.timings.decode_s = time.perf_counter() - begun
         return call
 
@@ -67,13 +69,8 @@ class Exchange:
         return reply
 
     def fail(self, error: BaseException) -> Reply:
-        """The reply for an error, recorded; what is not ours becomes a 500 and is logged with its trace."""
-        if not isinstance(error, LayertapError):
-            _log.error("request %s failed", self.request_id, exc_info=error)
-            error = ServiceError("The service failed on this request; its log has the cause.")
-        reply = self._endpoint.problem(error)
-        reply.headers["x-request-id"] = self.request_id
-        self._telemetry.metrics.rejected.labels(error.code).inc()
+        """The reply for an error, recorded."""
+        reply = _problem(self._endpoint, error, self._telemetry, self.request_id)
         self._record(reply.status)
         return reply
 
@@ -83,13 +80,52 @@ class Exchange:
 
     def _record(self, status: int) -> None:
         call = self.call
-        model = call.plan.served.name if call is not None else UNKNOWN
+        model = call.request.model if call is not None else UNKNOWN
         self._telemetry.answered(
             self._endpoint.name, model, status, self.timings if status == 200 else None, self.request_id
         )
         if call is not None and status == 200:
-            for path in call.plan.features:
+            for path in call.layers:
                 self._telemetry.layer_asked(model, path)
+
+
+def answer(
+    dialect: Dialect,
+    read: Callable[[], HttpRequest],
+    runtime: Runtime,
+    telemetry: Telemetry,
+    request_id: bytes | None,
+) -> Reply:
+    """The reply to what is no inference in a dialect, recorded, errors in the dialect's own shape; may block.
+
+    Args:
+        dialect: whose path it is.
+        read: gives the request; may raise BodyTooLarge.
+        runtime: the facade.
+        telemetry: where it is recorded.
+        request_id: the client's own, if any.
+    """
+    named = telemetry.request_id(request_id)
+    try:
+        reply = dialect.answer(read(), runtime)
+    except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
+        reply = _problem(dialect, error, telemetry, named)
+    reply.headers["x-request-id"] = named
+    telemetry.answered(dialect.name, UNKNOWN, reply.status, None, named)
+    return reply
+
+
+def _problem(
+    speaker: Endpoint | Dialect, error: BaseException, telemetry: Telemetry, request_id: str
+) -> Reply:
+    """The reply for an error; what is not ours becomes a 500 and is logged with its trace."""
+    if not isinstance(error, LayertapError):
+        _log.error("request %s failed", request_id, exc_info=error)
+        error = ServiceError("The service failed on this request; its log has the cause.")
+    telemetry.metrics.rejected.labels(error.code).inc()
+    reply = speaker.problem(error)
+    reply.headers["x-request-id"] = request_id
+    return reply
 
 
 def body_too_large(limit: int) -> BodyTooLarge:

@@ -17,7 +17,9 @@ from typing import Any
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
-from service.api.native import Limits, NativeEndpoint
+from service.api.dialects import every_dialect
+from service.api.endpoint import Limits
+from service.api.native import NativeEndpoint
 from service.app import create_app
 from service.asgi import ExpressLane
 from service.cores import usable_cores
@@ -77,6 +79,7 @@ class Service:
             self._publish_state(status)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels, settings.max_reply_bytes)
         self.endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
+        self.dialects = every_dialect(limits)
 
     def start(self) -> None:
         """Starts the engine thread, and the loading of models in the background."""
@@ -94,6 +97,7 @@ class Service:
             self.runtime,
             self.telemetry,
             self.endpoints,
+            self.dialects,
             max_body_bytes=self.settings.max_body_bytes,
             device=self.device,
         )
@@ -104,8 +108,9 @@ class Service:
             self.runtime,
             self.telemetry,
             self.endpoints,
-            WSGIMiddleware(self.flask()),
-            self,
+            self.dialects,
+            rest=WSGIMiddleware(self.flask()),
+            lifespan=self,
             max_body_bytes=self.settings.max_body_bytes,
             decode_threads=self.settings.decode_threads or usable_cores(),
             max_decoding=self.settings.max_queue_rows,

@@ -10,7 +10,7 @@ import io
 import json
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ from a2wsgi import WSGIMiddleware
 from flask import Flask
 from numpy_engine import build_runtime
 
-from service.api.native import Limits, NativeEndpoint
+from service.api.dialects import every_dialect
+from service.api.endpoint import Dialect, Limits
+from service.api.native import NativeEndpoint
 from service.app import create_app
 from service.asgi import ExpressLane
 from service.runtime import Runtime
@@ -274,6 +276,7 @@ def open_site(
     max_body_bytes: int = MAX_BODY_BYTES,
     max_decoding: int = 64,
     gate: Gate | None = None,
+    dialects: Sequence[Dialect] | None = None,
     **options: Any,
 ) -> Iterator[Site]:
     """A site over models of `numpy_engine`.
@@ -283,6 +286,7 @@ def open_site(
         limits: sizes.
         max_body_bytes: the largest request body.
         max_decoding: how many requests may be with the decoding threads.
+        dialects: instead of those that are served.
         gate: holds the engine; it is opened at the end, so that a failing test does not hang.
         options: further arguments of `build_runtime`.
     """
@@ -291,13 +295,18 @@ def open_site(
     runtime = build_runtime(*models, **options)
     telemetry = Telemetry()
     endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
-    app = create_app(runtime, telemetry, endpoints, max_body_bytes=max_body_bytes, device={"kind": "cpu"})
+    if dialects is None:
+        dialects = every_dialect(limits)
+    app = create_app(
+        runtime, telemetry, endpoints, dialects, max_body_bytes=max_body_bytes, device={"kind": "cpu"}
+    )
     lane = ExpressLane(
         runtime,
         telemetry,
         endpoints,
-        WSGIMiddleware(app),
-        _Life(runtime),
+        dialects,
+        rest=WSGIMiddleware(app),
+        lifespan=_Life(runtime),
         max_body_bytes=max_body_bytes,
         decode_threads=2,
         max_decoding=max_decoding,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.api import views
+from service.api.endpoint import Limits
 from service.api.http import HttpRequest, Reply
 from service.api.plans import Plan, Planner
 from service.api.problems import problem
@@ -25,20 +26,16 @@ _HEAVY_REPLY_NUMBERS = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The part of the settings that this dialect needs, in bytes and pixels."""
-
-    max_input_bytes: int
-    max_image_pixels: int
-    max_reply_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """A parsed request: how it is answered, and what the runtime runs for it."""
 
     plan: Plan
     request: InferRequest
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The hidden layers that were asked for."""
+        return self.plan.features
 
 
 class NativeEndpoint:

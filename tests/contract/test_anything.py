@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from numpy_engine import graph_of
 from requests_of import inference_requests, other_requests
 
-from service.api.native import Limits
+from service.api.endpoint import Limits
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
 from service.codecs import JSON, NPY, NPZ

@@ -14,7 +14,8 @@ from numpy_engine import build_runtime
 from openapi_spec_validator import validate
 from PIL import Image
 
-from service.api.native import Limits, NativeEndpoint
+from service.api.endpoint import Limits
+from service.api.native import NativeEndpoint
 from service.api.openapi import API_VERSION, describe_api, openapi_document
 from service.api.options import FEATURES_ONLY, SHARED, parse_options
 from service.api.problems import PROBLEM
@@ -34,7 +35,7 @@ PAIR = {"left": [1, 2, 3], "right": [4, 5]}
 def client_of(runtime):
     limits = Limits(MAX_BODY_BYTES, max_image_pixels=10_000, max_reply_bytes=20_000)
     endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
-    app = create_app(runtime, Telemetry(), endpoints, max_body_bytes=MAX_BODY_BYTES, device={"kind": "cpu"})
+    app = create_app(runtime, Telemetry(), endpoints, [], max_body_bytes=MAX_BODY_BYTES, device={"kind": "cpu"})
     return app.test_client()
 
 
