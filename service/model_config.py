@@ -72,11 +72,22 @@ class ModelConfig:
         "class names, or a file with them; unset: classes.txt, classes.json or class_indices.json, if there",
     )
     custom_objects: tuple[str, ...] = setting(
-        ("custom_objects.py",), "files beside model.toml that define this model's layers, losses and metrics"
+        ("custom_objects.py",),
+        "what defines this model's layers, losses and metrics: files beside model.toml, or "
+        '"package.module:attribute" of an installed package (a class, a function, a dict of them, or a '
+        "function that returns such a dict); a later one wins",
+    )
+    loader: str = setting(
+        "auto",
+        "keras3; or tf_keras: serve an old file with Keras 2's own layers (pip install tf_keras==2.21.0); "
+        "auto: keras3, and tf_keras where it is installed and Keras 3 cannot load the file",
+        choices=("auto", "keras3", "tf_keras"),
     )
     compile: bool = setting(False, "load loss, metrics and optimiser as well")
     architecture: str | None = setting(
-        None, 'for weights-only files: "model.json", or "builder:get_model" (builder.py in this folder)'
+        None,
+        'for weights-only files: "model.json" (to_json of any Keras), "other.h5" (its architecture), or '
+        '"builder:get_model" (builder.py in this folder)',
     )
     allow_lambda: str | None = setting(
         None, '"sha256:..." of the file whose Lambda layers may run their stored code'

@@ -191,6 +191,8 @@ def _object_files(folder: Path, models_dir: Path, config: ModelConfig) -> tuple[
     shared = models_dir / _SHARED_OBJECTS
     files = [shared] if shared.is_file() else []
     for name in config.custom_objects:
+        if ":" in name:  # an attribute of an installed package; loading imports it
+            continue
         path = folder / name
         if path.is_file():
             files.append(path)

@@ -170,6 +170,8 @@ def test_a_named_file_of_objects_must_be_there(models):
     assert only(models).object_files == (models / "m/a.py",)
     put(models, "m/model.toml", text="custom_objects = ['a.py', 'b.py']")
     assert "Expected the custom_objects file" in only(models).error
+    put(models, "m/model.toml", text="custom_objects = ['a.py', 'package.module:attribute']")
+    assert only(models).object_files == (models / "m/a.py",)
 
 
 # -- class names --------------------------------------------------------------------------------------------
