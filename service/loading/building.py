@@ -19,9 +19,9 @@ from keras.src.legacy.saving import json_utils, saving_options, saving_utils
 from keras.src.saving import serialization_lib
 
 from service.errors import LoadError
-from service.loading import legacy
 from service.loading.builtin_objects import builtin_objects
 from service.loading.custom_objects import offered, registered_names
+from service.loading.legacy import Origin, repair
 from service.loading.vetting import names, refuse_strangers, stored_code, strangers
 
 _REASON_LENGTH = 600
@@ -75,7 +75,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
 def judge(
     config: dict[str, Any],
     *,
-    version: str | None,
+    origin: Origin,
     sha256: str,
     allow_lambda: str | None,
     objects: dict[str, Any],
@@ -84,7 +84,7 @@ def judge(
 
     Args:
         config: as it stands in the file.
-        version: of the Keras that wrote it.
+        origin: what the file says of its writer.
         sha256: of the file that holds the config.
         allow_lambda: the operator's "sha256:..." of the file whose stored code may run.
         objects: the custom objects.
@@ -92,7 +92,8 @@ def judge(
     Raises:
         LoadError: it holds code that is not allowed, or names what nobody defines.
     """
-    config, repairs = legacy.repair(config, version)
+    repaired = repair(config, origin, objects.keys())
+    config = repaired.config
     code, permission = stored_code(config), f"sha256:{sha256}"
     if code and allow_lambda != permission:
         raise LoadError(
@@ -101,7 +102,7 @@ def judge(
         )
     objects = objects | _other_spellings(config, objects)
     check_names(config, objects)
-    return Recipe(config, objects, safe=not code, repairs=repairs)
+    return Recipe(config, objects, safe=not code, repairs=repaired.repairs)
 
 
 def check_names(config: Any, objects: dict[str, Any]) -> None:

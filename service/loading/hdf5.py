@@ -63,6 +63,7 @@ class Contents:
         config: the JSON text of the model's config; `None` for weights alone.
         training_config: the JSON text of loss, metrics and optimiser, where saved.
         keras_version: of the Keras that wrote it; `None` where the file does not say.
+        backend: what that Keras computed with; `None` where the file does not say.
         layers: the weights of the legacy layout, in its order; layers without weights are left out.
         top_level: weights of the model itself in the legacy layout.
         arrays: every array of the file.
@@ -72,6 +73,7 @@ class Contents:
     config: str | None
     training_config: str | None
     keras_version: str | None
+    backend: str | None
     layers: tuple[SavedLayer, ...]
     top_level: SavedLayer | None
     arrays: tuple[SavedArray, ...]
@@ -93,6 +95,7 @@ def look(source: Path | IO[bytes]) -> Contents:
             config=_text(file.attrs, "model_config"),
             training_config=_text(file.attrs, "training_config"),
             keras_version=_text(file.attrs, "keras_version") or _text(group.attrs, "keras_version"),
+            backend=_text(file.attrs, "backend") or _text(group.attrs, "backend"),
             layers=_layers(group, arrays) if legacy else (),
             top_level=_top_level(group, arrays) if legacy else None,
             arrays=tuple(arrays.values()),

@@ -26,6 +26,7 @@ from service.loading import archive, hdf5
 from service.loading.building import build, compile_as_saved, explain, judge, parse
 from service.loading.builtin_objects import builtin_objects
 from service.loading.custom_objects import isolated, offered, read_objects, run_file
+from service.loading.legacy import Origin
 from service.loading.quarantine import first_look
 from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy
@@ -124,7 +125,7 @@ def _from_archive(source: _Source) -> tuple[Any, tuple[str, ...]]:
     config = stored if source.config.compile else without_compilation(stored)
     recipe = judge(
         config,
-        version=None,
+        origin=Origin(version="3"),
         sha256=source.sha256,
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
@@ -148,7 +149,7 @@ def _from_hdf5(source: _Source) -> tuple[Any, tuple[str, ...]]:
         return _from_weights(source, contents)
     recipe = judge(
         parse(contents.config or "", source.path.name),
-        version=contents.keras_version,
+        origin=Origin(contents.keras_version, contents.backend),
         sha256=source.sha256,
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
@@ -174,7 +175,7 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
         with offered(source.objects):
             model = _from_builder(_found(source, f"{module}.py"), function)
     else:
-        model, repairs = _from_json(source, _found(source, architecture), contents.keras_version)
+        model, repairs = _from_json(source, _found(source, architecture), contents)
     assign = assign_keras3 if contents.kind == hdf5.KERAS3_WEIGHTS else assign_legacy
     with offered(source.objects):
         assign(model, source.path, contents)
@@ -192,12 +193,14 @@ def _found(source: _Source, name: str) -> Path:
     )
 
 
-def _from_json(source: _Source, path: Path, version: str | None) -> tuple[Any, tuple[str, ...]]:
+def _from_json(source: _Source, path: Path, contents: hdf5.Contents) -> tuple[Any, tuple[str, ...]]:
     data = path.read_bytes()
     config = without_compilation(parse(data.decode("utf-8"), path.name))
     recipe = judge(
         config,
-        version=str(config.get("keras_version") or "") or version,
+        origin=Origin(
+            config.get("keras_version") or contents.keras_version, config.get("backend") or contents.backend
+        ),
         sha256=hashlib.sha256(data).hexdigest(),
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,

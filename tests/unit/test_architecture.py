@@ -33,7 +33,7 @@ LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in mod
 KNOWS_TENSORFLOW = {
     *["device"],
     *["loading.loader", "loading.building", "loading.builtin_layers", "loading.builtin_measures", "loading.crf"],
-    *["loading.custom_objects", "loading.legacy", "loading.weights"],
+    *["loading.custom_objects", "loading.weights"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
     *["engines.tensorflow", "opening"],

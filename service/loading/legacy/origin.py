@@ -1,0 +1,40 @@
+"""Owns what a file says of its writer, and what a repair says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a file says of the Keras that wrote it.
+
+    Args:
+        version: `1.2.2`, `2.2.4-tf`, `3.9.2`; `None` where the file does not say, as weights of Keras 1.
+        backend: `tensorflow`, `theano`, `cntk`; `None` where the file does not say, as all files of Keras 1.
+    """
+
+    version: str | None = None
+    backend: str | None = None
+
+    @property
+    def major(self) -> int:
+        """1, 2 or 3; files without a version are of Keras 1."""
+        first = (self.version or "1").partition(".")[0]
+        return int(first) if first.isdecimal() else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A config that Keras 3 builds to the model that its writer meant.
+
+    Args:
+        config: in Keras 3's own serialisation, every object with its module.
+        repairs: what was changed, one sentence each, that opens with a stable word: "hard-sigmoid: ...".
+        names: a layer's name in the config -> its name in the file, where the two differ.
+    """
+
+    config: dict[str, Any]
+    repairs: tuple[str, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
