@@ -140,6 +140,10 @@ class InferRequest:
         inputs: input name -> (rows, *row shape) in the spec's dtype, C order.
         rows: how many rows every input has.
         timeout_s: the client's own limit; never longer than the service's.
+        priority: 1 goes first, larger numbers later; 0 is the middle, `service.scheduling.jobs.MIDDLE_PRIORITY`.
+        served: what `Runtime.resolve` gave and the arrays were made for. With it the request is answered by that
+            very model, also when another has taken its place meanwhile; `None`: by whatever has this name and
+            version once the request is queued.
     """
 
     model: str
@@ -148,6 +152,8 @@ class InferRequest:
     inputs: dict[str, Array]
     rows: int
     timeout_s: float | None = None
+    priority: int = 0
+    served: object | None = None
 
 
 @dataclass(slots=True)

@@ -33,11 +33,14 @@ def run_batch(
     rows = sum(job.stop - job.start for job in batch.jobs)
     first = begun = clock()
     failed = False
+    passes = []
     for jobs, error in _attempts(batch.run, batch.jobs):
         ended = clock()
         for job in jobs:
             job.compute_s += ended - begun
         if error is None:
+            together = len(jobs) == len(batch.jobs)
+            passes.append((rows if together else sum(job.stop - job.start for job in jobs), ended - begun))
             for job in claim([job for job in jobs if job.stop == job.rows]):
                 job.succeed(ended)
         else:
@@ -47,7 +50,7 @@ def run_batch(
                     job.fail(_as_failure(error, batch.lane), ended)
         begun = ended
     lane = batch.lane
-    return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed)
+    return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed, passes)
 
 
 def _attempts(run: Run, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], Exception | None]]:

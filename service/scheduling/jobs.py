@@ -7,9 +7,10 @@ split over several batches where it does not fit one, and has at most one part i
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ from service.tensors import Array
 _log = logging.getLogger("layertap.scheduler")
 
 Run: TypeAlias = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+MIDDLE_PRIORITY = 5  # of a job that asks for none: others can ask to go before it, or after it
 
 
 class Job:
@@ -30,6 +33,8 @@ class Job:
         deadline: when its answer is worthless, in seconds of the scheduler's clock.
         done: called exactly once, from whichever thread finishes the job, unless the job is abandoned (a
             cancel without an error). It must not block; what it raises is logged.
+        priority: 1 goes first, larger numbers later; 0 means MIDDLE_PRIORITY. Source: 0 for "none asked for" and
+            1 for the highest, as in Triton's schedule policy extension of the Open Inference Protocol.
 
     Attributes:
         outputs: output name -> (rows, *row shape), or `None`. Views of the batch's result where the job ran
@@ -52,6 +57,7 @@ class Job:
         "inputs",
         "lane",
         "outputs",
+        "priority",
         "queue_s",
         "row_shapes",
         "rows",
@@ -62,7 +68,12 @@ class Job:
     )
 
     def __init__(
-        self, inputs: Mapping[str, Array], rows: int, deadline: float, done: Callable[[Job], None]
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        deadline: float,
+        done: Callable[[Job], None],
+        priority: int = 0,
     ) -> None:
         row_shapes = {}
         for name, array in inputs.items():
@@ -76,6 +87,7 @@ class Job:
         self.rows = rows
         self.deadline = deadline
         self.done = done
+        self.priority = priority or MIDDLE_PRIORITY
         self.outputs: dict[str, Array] | None = None
         self.error: LayertapError | None = None
         self.queue_s = 0.0
@@ -130,7 +142,7 @@ class Lane:
         SettingsError: an impossible batch size.
     """
 
-    __slots__ = ("error", "label", "max_batch_size", "name", "run", "waiting", "waiting_rows")
+    __slots__ = ("_others", "_plain", "error", "label", "max_batch_size", "name", "run", "waiting_rows")
 
     def __init__(
         self, name: str, *, max_batch_size: int, run: Run | None = None, label: Hashable = None
@@ -142,9 +154,50 @@ class Lane:
         self.run = run
         self.label = label
         self.error: LayertapError | None = None  # the function that could not be had
-        # In the order of their turn. Linked, so that a cancelled job leaves from the middle at once.
-        self.waiting: OrderedDict[Job, None] = OrderedDict()
+        # In the order of their turn. Linked, so that a cancelled job leaves from the middle at once. Jobs of the
+        # middle priority have a queue of their own, and where there are no others nothing is ever sorted.
+        self._plain: OrderedDict[Job, None] = OrderedDict()
+        self._others: dict[int, OrderedDict[Job, None]] = {}  # by priority; no queue in it is empty
         self.waiting_rows = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job waits here."""
+        return bool(self._plain or self._others)
+
+    def waiting(self) -> Iterator[Job]:
+        """The jobs that wait, in the order of their turn; nothing may be put or removed meanwhile."""
+        return itertools.chain.from_iterable(self._queues()) if self._others else iter(self._plain)
+
+    def oldest(self) -> Iterator[Job]:
+        """The first job of each priority, the highest first."""
+        return (next(iter(queue)) for queue in self._queues())
+
+    def put(self, job: Job) -> None:
+        """Puts a new job at the back of those of its priority."""
+        if job.priority == MIDDLE_PRIORITY:
+            self._plain[job] = None
+        else:
+            self._others.setdefault(job.priority, OrderedDict())[job] = None
+
+    def put_back(self, job: Job) -> None:
+        """Moves a job that waits to the back of those of its priority."""
+        queue = self._plain if job.priority == MIDDLE_PRIORITY else self._others[job.priority]
+        queue.move_to_end(job)
+
+    def remove(self, job: Job) -> None:
+        """Takes out a job that waits."""
+        if job.priority == MIDDLE_PRIORITY:
+            del self._plain[job]
+            return
+        queue = self._others[job.priority]
+        del queue[job]
+        if not queue:
+            del self._others[job.priority]
+
+    def _queues(self) -> list[OrderedDict[Job, None]]:
+        queues = {**self._others, MIDDLE_PRIORITY: self._plain} if self._plain else self._others
+        return [queues[priority] for priority in sorted(queues)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +228,7 @@ class BatchReport:
         rows: how many rows they had in it.
         seconds: from its first row gathered to its last result, retries after a failure included.
         failed: whether the forward pass raised, for all of them or for some.
+        passes: rows and seconds of each forward pass that did not raise; more than one only where `failed`.
     """
 
     lane: str
@@ -183,6 +237,7 @@ class BatchReport:
     rows: int
     seconds: float
     failed: bool
+    passes: Sequence[tuple[int, float]]
 
 
 def mark_finished(jobs: Iterable[Job]) -> list[Job]:

@@ -4,11 +4,15 @@ A plain data structure: no thread, no lock, no clock of its own. `service.schedu
 
 The rules:
 
-- Among the lanes that are due, the one whose first job has waited longest for its turn is next.
-- Its jobs join in order until the batch holds `max_batch_size` rows. A job whose rows have another shape than
+- Among the lanes that are due, the one whose first job has the highest priority is next; among equals, the one
+  whose first job has waited longest for its turn.
+- Its jobs join in order of priority and then of arrival until the batch holds `max_batch_size` rows. A job whose rows have another shape than
   the first one's stays where it is.
 - A job that does not fit is split. A rest of at most one batch keeps its place, so that jobs of ordinary size
-  stay in order; a larger rest goes to the back after each part, so that a million rows starve nobody.
+  stay in order; a larger rest goes to the back after each part, so that a million rows starve nobody
+  of their own priority.
+- Nothing is promised to low priorities: jobs of a higher one that never end keep them waiting until their time
+  is over. A job that asks for no priority has the middle one (`jobs.MIDDLE_PRIORITY`).
 - Late jobs leave when a batch is formed and never reach the model.
 - A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
 """
@@ -57,10 +61,10 @@ class JobQueue:
         job.lane = lane
         job.submitted = now
         self._tickets = job.ticket = self._tickets + 1
-        first = not lane.waiting
+        first = not lane.busy
         if first:
             self._lanes[lane] = None
-        lane.waiting[job] = None
+        lane.put(job)
         lane.waiting_rows += job.rows
         self.rows += job.rows
         if lane.run is None:
@@ -72,14 +76,14 @@ class JobQueue:
         lane = job.lane
         if lane is not None and job.stop < job.rows:
             self._leave(lane, job.rows - job.stop)
-            del lane.waiting[job]
+            lane.remove(job)
             self._forget_if_empty(lane)
 
     def jobs(self, *, closed_only: bool = False) -> Iterator[Job]:
         """The jobs that wait; nothing may be added or dropped meanwhile."""
         for lane in self._lanes:
             if lane.run is None or not closed_only:
-                yield from lane.waiting
+                yield from lane.waiting()
 
     def next_due(self, *, hurry: bool = False) -> float | None:
         """When a batch may be formed: -inf for now, `None` while nothing waits that could run.
@@ -119,17 +123,18 @@ class JobQueue:
     def _due(self, lane: Lane, hurry: bool) -> float:
         if hurry or not self._delay_s or lane.waiting_rows >= lane.max_batch_size:
             return -math.inf
-        # Whatever went to the back has more rows than a batch; without such a rest the first job is the oldest.
-        return _first(lane).submitted + self._delay_s
+        # Whatever went to the back has more rows than a batch; without such a rest the first job of each priority
+        # is its oldest.
+        return min(job.submitted for job in lane.oldest()) + self._delay_s
 
     def _take(self, lane: Lane, job: Job) -> None:
         """Accounts for the part that `_choose` took; the rest keeps its place or goes to the back."""
         self._leave(lane, job.stop - job.start)
         rest = job.rows - job.stop
         if not rest:
-            del lane.waiting[job]
+            lane.remove(job)
         elif rest > lane.max_batch_size:
-            lane.waiting.move_to_end(job)
+            lane.put_back(job)
             self._tickets = job.ticket = self._tickets + 1
 
     def _leave(self, lane: Lane, rows: int) -> None:
@@ -137,16 +142,13 @@ class JobQueue:
         self.rows -= rows
 
     def _forget_if_empty(self, lane: Lane) -> None:
-        if not lane.waiting:
+        if not lane.busy:
             del self._lanes[lane]
 
 
-def _first(lane: Lane) -> Job:
-    return next(iter(lane.waiting))
-
-
-def _turn(lane: Lane) -> int:
-    return _first(lane).ticket
+def _turn(lane: Lane) -> tuple[int, int]:
+    first = next(lane.waiting())
+    return first.priority, first.ticket
 
 
 def _choose(lane: Lane, now: float) -> tuple[list[Job], list[Job]]:
@@ -154,7 +156,7 @@ def _choose(lane: Lane, now: float) -> tuple[list[Job], list[Job]]:
     jobs: list[Job] = []
     late: list[Job] = []
     room = lane.max_batch_size
-    for job in lane.waiting:
+    for job in lane.waiting():
         if job.deadline <= now:
             late.append(job)
         elif not jobs or job.row_shapes == jobs[0].row_shapes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
 from service.scheduling.batching import run_batch
@@ -54,10 +54,12 @@ class Scheduler:
         on_death: Callable[[BaseException], None] = ignore,
     ) -> None:
         self._clock = clock
-        self._observe = observe
+        self._observers = [observe]
         self._on_death = on_death
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
+        self._left = threading.Condition(self._lock)  # jobs have left the queue or their batch
+        self._draining = 0  # how many wait for that
         self._queue = JobQueue(max_queue_rows, max_batch_delay_s)
         self._thread: threading.Thread | None = None
         self._running: Sequence[Job] = ()
@@ -89,6 +91,10 @@ class Scheduler:
                 pass
         elif self._thread is not threading.current_thread():  # a callback may stop its own engine
             self._thread.join()
+
+    def listen(self, observe: Callable[[BatchReport], None]) -> None:
+        """Tells one more listener about every batch that runs from now on, as `observe`."""
+        self._observers.append(observe)
 
     @property
     def alive(self) -> bool:
@@ -153,9 +159,26 @@ class Scheduler:
         """Gives up a lane: the jobs that wait in it, and later ones, get copies of `error`."""
         with self._lock:
             lane.error = error
-            failed = self._claim_locked(lane.waiting)
+            failed = self._claim_locked(lane.waiting())
         for job in failed:
             job.fail(twin(error))
+
+    def drain(self, lanes: Collection[Lane], timeout_s: float) -> bool:
+        """Waits until none of these lanes' jobs waits or runs; the caller sees to it that no more come.
+
+        Args:
+            lanes: which.
+            timeout_s: how long to wait at most.
+
+        Returns:
+            Whether they are empty.
+        """
+        with self._lock:
+            self._draining += 1
+            try:
+                return self._left.wait_for(lambda: not self._in_use(lanes), timeout_s)
+            finally:
+                self._draining -= 1
 
     def next_due(self) -> float | None:
         """When a batch may be formed: -inf for now, `None` while nothing waits that could run."""
@@ -180,6 +203,8 @@ class Scheduler:
             if batch.jobs:
                 self._report(run_batch(batch, self._clock, self._claim))
             self._running = ()
+            if self._draining:
+                self._tell_drained()
         except BaseException as error:
             self._die(error)
             raise
@@ -212,10 +237,18 @@ class Scheduler:
 
     def _report(self, report: BatchReport) -> None:
         self._queue.measured(report.rows, report.seconds)
-        try:
-            self._observe(report)
-        except Exception:  # noqa: BLE001 a report that nobody could take is no reason to stop
-            _log.exception("%s: the batch's observer raised", report.lane)
+        for observe in self._observers:
+            try:
+                observe(report)
+            except Exception:  # noqa: BLE001 a report that nobody could take is no reason to stop
+                _log.exception("%s: the batch's observer raised", report.lane)
+
+    def _in_use(self, lanes: Collection[Lane]) -> bool:
+        return any(lane.busy for lane in lanes) or any(job.lane in lanes for job in self._running)
+
+    def _tell_drained(self) -> None:
+        with self._lock:
+            self._left.notify_all()
 
     def _claim(self, jobs: Iterable[Job]) -> list[Job]:
         """Those of `jobs` that nobody has ended yet, now the caller's to end; none of them waits any more."""
@@ -226,6 +259,8 @@ class Scheduler:
         claimed = mark_finished(jobs)
         for job in claimed:
             self._queue.drop(job)
+        if self._draining:
+            self._left.notify_all()
         return claimed
 
     def _refusal(self, lane: Lane) -> LayertapError:
@@ -244,6 +279,7 @@ class Scheduler:
             orphans = mark_finished((*self._running, *self._queue.jobs()))
             self._running = ()
             self._queue = JobQueue(0, 0.0)
+            self._left.notify_all()
         _log.critical("the engine died; %d jobs get engine_stopped", len(orphans), exc_info=cause)
         for job in orphans:
             job.fail(_stopped())

@@ -17,7 +17,7 @@ LAYERS = {
     1: ["fields", "model_config", "settings", "tensors"],
     2: [
         *["device", "cards", "cores"],
-        *["telemetry"],
+        *["telemetry", "statistics"],
         *["images", "preprocess"],
         *["codecs", "fitting"],
         *["repository", "layers"],
