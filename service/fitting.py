@@ -2,12 +2,12 @@
 
 Numbers may change their type where nothing is lost that the model could see: any integer or float becomes a
 float input's dtype, whole numbers in range become an integer input's. Booleans are no numbers, text is no
-number, and NaN or infinity never reaches a model.
+number, and NaN or infinity reaches a model only where the dialect has words for them and they were sent as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,66 +19,9 @@ from service.tensors import Array, TensorSpec
 _MAX_REPR = 80
 _SMALL = 64  # numbers; below that Python's own arithmetic is faster than numpy's
 _LARGEST = {char: float(np.finfo(char).max) for char in "efdg"}
-_LARGEST_OF = {name: float(np.finfo(name).max) for name in ("float16", "float32", "float64")}
-_REAL = (float, int)
-_LEAVES: dict[str, tuple[frozenset[type], str]] = {
-    "string": (frozenset({str}), "text"),
-    "bool": (frozenset({bool}), "booleans"),
-}
-_NUMBERS = (frozenset({int, float}), "numbers")
 
 
-def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
-    """Nested lists as an array, dtype not yet fitted.
-
-    Args:
-        values: what JSON gave.
-        spec: the input it is meant for.
-        where: names the values in messages: "instances", "inputs['image']".
-        plain: the text is known to hold numbers and lists only, so the leaves need no look one by one.
-
-    Raises:
-        InvalidInput: ragged lists, or leaves of another type than the input's.
-    """
-    if not plain or spec.dtype in _LEAVES:
-        _check_leaves(values, spec, where)
-    try:
-        array = np.array(values, dtype=object if spec.dtype == "string" else None)
-    except (ValueError, OverflowError) as error:
-        raise _uneven(values, spec, where) from error
-    if array.dtype.kind == "O":  # numpy keeps as objects what it cannot make even
-        _check_leaves(values, spec, where)
-        if any(isinstance(value, list) for value in array.flat):
-            raise _uneven(values, spec, where)
-    return array
-
-
-def quick_rows(values: list[Any], spec: TensorSpec) -> Array | None:
-    """What `array_from_lists` and `fit` make of a few plain rows of a float input, in a quarter of their time.
-
-    Args:
-        values: what JSON gave, a list.
-        spec: the input it is meant for.
-
-    Returns:
-        (rows, columns) in the input's dtype, or `None` where the rows are many, wrong, or of another kind of
-        input: the long way then says what is wrong with them.
-    """
-    shape = spec.shape
-    limit = _LARGEST_OF.get(spec.dtype)
-    if limit is None or len(shape) != 2 or len(values) * (shape[1] or _SMALL) > _SMALL:
-        return None
-    columns = shape[1] or (len(values[0]) if isinstance(values[0], list) else 0)
-    for row in values:
-        if type(row) is not list or len(row) != columns:
-            return None
-        for number in row:
-            if type(number) not in _REAL or not -limit <= number <= limit:
-                return None
-    return np.array(values, dtype=spec.dtype) if columns else None
-
-
-def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False) -> Array:
+def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False, finite: bool = True) -> Array:
     """The array in the input's dtype, C order, batch axis first.
 
     Args:
@@ -86,6 +29,7 @@ def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False) -> 
         spec: the input.
         where: names the array in messages.
         single: a lone sample, without its batch axis, is taken too.
+        finite: NaN and infinity are refused; numbers out of range always are.
 
     Returns:
         (rows, *row shape), rows at least 1.
@@ -99,17 +43,19 @@ def fit(array: Array, spec: TensorSpec, where: str, *, single: bool = False) -> 
     _check_shape(array, spec, where, sent)
     if spec.dtype == "string":
         return _as_strings(array, spec, where)
-    array = _as_dtype(array, np.dtype(spec.dtype), spec, where)
-    if array.dtype.kind == "f" and not _small_and_finite(array) and not np.isfinite(array).all():
-        raise InvalidInput(
-            f"Expected {where} to hold finite numbers that fit {spec.dtype}. Received: NaN, infinity or a number "
-            "out of range."
-        )
+    given, array = array, _as_dtype(array, np.dtype(spec.dtype), spec, where)
+    if array.dtype.kind == "f" and not _small_and_finite(array):
+        _check_finite(given, array, where, finite=finite)
     return np.ascontiguousarray(array)
 
 
 def fit_named(
-    arrays: Mapping[str, Array], specs: Sequence[TensorSpec], where: str, *, single: bool = False
+    arrays: Mapping[str, Array],
+    specs: Sequence[TensorSpec],
+    where: str,
+    *,
+    single: bool = False,
+    finite: bool = True,
 ) -> dict[str, Array]:
     """One fitted array for each input, all with the same number of rows.
 
@@ -118,7 +64,8 @@ def fit_named(
     """
     check_names(arrays, specs, where)
     fitted = {
-        spec.name: fit(arrays[spec.name], spec, f"{where}[{spec.name!r}]", single=single) for spec in specs
+        spec.name: fit(arrays[spec.name], spec, f"{where}[{spec.name!r}]", single=single, finite=finite)
+        for spec in specs
     }
     rows = {name: len(array) for name, array in fitted.items()}
     if len(set(rows.values())) > 1:
@@ -148,7 +95,7 @@ def _check_shape(array: Array, spec: TensorSpec, where: str, sent: tuple[int, ..
         or all(want is None or want == got for want, got in zip(wanted[1:], shape[1:], strict=True))
     )
     if not fits:
-        raise InvalidInput(f"Expected {where} {_wanted(spec)}. Received: shape {list(sent)}.")
+        raise InvalidInput(f"Expected {where} {what_fits(spec)}. Received: shape {list(sent)}.")
     if array.size == 0:
         raise InvalidInput(
             f"Expected {where} to have at least one row and no empty axis. Received: shape {list(sent)}."
@@ -160,7 +107,7 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], spec: TensorSpec, where: str) 
     allowed = "b" if dtype.kind == "b" else "fiu"
     if kind not in allowed:
         raise InvalidInput(
-            f"Expected {where} to hold {spec.dtype}, {_wanted(spec)}. Received: {array.dtype}."
+            f"Expected {where} to hold {spec.dtype}, {what_fits(spec)}. Received: {array.dtype}."
         )
     if array.dtype == dtype:
         return array
@@ -178,6 +125,21 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], spec: TensorSpec, where: str) 
         return array.astype(dtype)
     with np.errstate(over="ignore"):  # what overflows is infinite and refused as such
         return array.astype(dtype)
+
+
+def _check_finite(given: Array, array: Array, where: str, *, finite: bool) -> None:
+    found = np.isfinite(array)
+    if found.all():
+        return
+    if finite:
+        raise InvalidInput(
+            f"Expected {where} to hold finite numbers that fit {array.dtype}. Received: NaN, infinity or a number "
+            "out of range."
+        )
+    if np.isfinite(given[~found]).any():
+        raise InvalidInput(
+            f"Expected {where} to hold numbers that fit {array.dtype}. Received: one out of range."
+        )
 
 
 def _small_and_finite(array: Array, dtype: np.dtype[Any] | None = None) -> bool:
@@ -199,82 +161,10 @@ def _as_strings(array: Array, spec: TensorSpec, where: str) -> Array:
         encoded = np.empty(array.size, dtype=object)
         encoded[:] = [text.encode() if isinstance(text, str) else text for text in array.flat]
         return encoded.reshape(array.shape)
-    raise InvalidInput(f"Expected {where} to hold text, {_wanted(spec)}. Received: {array.dtype}.")
+    raise InvalidInput(f"Expected {where} to hold text, {what_fits(spec)}. Received: {array.dtype}.")
 
 
-def _wanted(spec: TensorSpec) -> str:
+def what_fits(spec: TensorSpec) -> str:
+    """What an input takes, in the words of messages."""
     shape = ", ".join("any" if size is None else str(size) for size in spec.row_shape)
     return f"for input '{spec.name}' with shape [rows{', ' if shape else ''}{shape}] of {spec.dtype}"
-
-
-def _uneven(values: Any, spec: TensorSpec, where: str) -> InvalidInput:
-    return InvalidInput(
-        f"Expected {where} to be lists of equal length, {_wanted(spec)}. "
-        f"Received: {_first_difference(values, where)}."
-    )
-
-
-def _first_difference(values: list[Any], where: str) -> str:
-    """The first list that is not like the first of its level, in the words of the request."""
-    shape: list[int] = []
-    inner: Any = values
-    while isinstance(inner, list):
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    for place, entries in _lists(values):
-        level = len(place)
-        if level == len(shape):
-            return f"{_name(where, place)} is a list where {where}{'[0]' * level} is a single value"
-        if len(entries) != shape[level]:
-            return f"{_name(where, place)} has {len(entries)} entries where {where}{'[0]' * level} has {shape[level]}"
-        if level + 1 < len(shape) and not all(isinstance(entry, list) for entry in entries):
-            index = next(i for i, entry in enumerate(entries) if not isinstance(entry, list))
-            return f"{_name(where, [*place, index])} is a single value where {where}{'[0]' * (level + 1)} is a list"
-    return f"lists nested {len(shape)} deep"
-
-
-def _check_leaves(values: Any, spec: TensorSpec, where: str) -> None:
-    """Every leaf is of the input's kind; JSON has but four: numbers, text, booleans and null."""
-    good, wanted = _LEAVES.get(spec.dtype, _NUMBERS)
-    allowed = good | {list}
-    for place, entries in _lists([values]):
-        if not allowed.issuperset(map(type, entries)):
-            index = next(i for i, entry in enumerate(entries) if type(entry) not in allowed)
-            raise InvalidInput(
-                f"Expected {where} to hold {wanted}, {_wanted(spec)}. "
-                f"Received: {_shown(entries[index])} at {_name(where, [*place, index][1:])}."
-            )
-
-
-def _lists(values: list[Any]) -> Iterator[tuple[list[int], list[Any]]]:
-    """Every list in `values`, itself first, in the order of the text, each with its place.
-
-    No recursion, because lists may be deep; no names, because they may be many.
-    """
-    place: list[int] = []
-    yield place, values
-    unfinished = [enumerate(values)]
-    while unfinished:
-        for index, child in unfinished[-1]:
-            if isinstance(child, list):
-                place.append(index)
-                yield place, child
-                unfinished.append(enumerate(child))
-                break
-        else:
-            unfinished.pop()
-            del place[-1:]
-
-
-def _name(where: str, place: Sequence[int]) -> str:
-    return where + "".join(f"[{index}]" for index in place)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, str) and len(value) > _MAX_REPR:
-        return repr(value[:_MAX_REPR]) + "..."
-    return repr(value)

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.api import views
 from service.api.bodies import InputReader
+from service.api.intake import Intake
 from service.api.options import Options, parse_accept, parse_options
 from service.codecs import JSON, NPY
 from service.errors import LayerRequired, NotAcceptable
@@ -89,11 +90,11 @@ class Planner:
         predictions = served.spec.outputs if options.predictions else ()
         outputs = served.layers.ordered({*features, *(output.path for output in predictions)})
         media = _choose(formats, len({*features, *(output.name for output in predictions)}))
-        reader = InputReader(
+        intake = Intake(
             served.name, served.spec.inputs, served.images, self._max_input_bytes, self._max_image_pixels
         )
         row_bytes = _row_bytes(served, options, features, media)
-        return Plan(served, options, features, outputs, media, row_bytes, reader)
+        return Plan(served, options, features, outputs, media, row_bytes, InputReader(intake))
 
 
 def _layers(served: ServedModel, options: Options) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ LAYERS = {
         *["device", "cards", "cores"],
         *["telemetry", "statistics"],
         *["images", "preprocess"],
-        *["codecs", "fitting"],
+        *["codecs", "fitting", "nested_lists"],
         *["repository", "layers"],
         *["scheduling"],
     ],

@@ -11,6 +11,7 @@ from pictures import picture
 
 from service.api.bodies import InputReader
 from service.api.http import HttpRequest
+from service.api.intake import Intake
 from service.codecs import encode_npy, encode_npz
 from service.errors import (
     BodyTooLarge,
@@ -37,7 +38,7 @@ PNG, JPEG = picture("png_rgb"), picture("jpeg_rgb")
 
 def reader(*inputs, max_input_bytes=2**20, max_image_pixels=10**6):
     images = {spec.name: target for spec in inputs if (target := image_input(spec, PreprocessConfig()))}
-    return InputReader("demo", inputs, images, max_input_bytes, max_image_pixels)
+    return InputReader(Intake("demo", inputs, images, max_input_bytes, max_image_pixels))
 
 
 def read(inputs, body, content_type="application/json", **limits):
