@@ -1,8 +1,8 @@
-"""Owns the operator's Python files: what they define for models, and that nothing of it outlives a load.
+"""Owns the operator's own classes and functions: what is offered to a model, and that none of it outlives a load.
 
-`custom_objects.py` is run as a module of its own; its public classes and functions are offered to the model by
-name, and as `package>Name` where they are registered with Keras. A dict `CUSTOM_OBJECTS` in it adds to them and
-wins. `builder.py` is run in the same way.
+The public classes and functions of a `custom_objects.py` are offered by name, and as `package>Name` where they
+are registered with Keras. A dict `CUSTOM_OBJECTS` (or `custom_objects`) in it adds to them and wins. What
+`"package.module:attribute"` names is offered in the same way.
 
 Source: keras/src/saving/object_registration.py of Keras 3.15.1; a registered class beats one that is passed to
 `load_model`, so what is offered is put into the registry for as long as a load takes.
@@ -11,12 +11,10 @@ Source: keras/src/saving/object_registration.py of Keras 3.15.1; a registered cl
 from __future__ import annotations
 
 import collections
-import hashlib
-import importlib.util
+import importlib
 import inspect
-import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,44 +25,55 @@ from keras.src.saving import object_registration
 from keras.src.saving.keras_saveable import KerasSaveable
 
 from service.errors import LoadError
+from service.loading.python_files import PREFIX, run_file
 
-_PREFIX = "layertap_file_"
+_DECLARED = ("CUSTOM_OBJECTS", "custom_objects")
 
 
-def read_objects(files: Sequence[Path]) -> dict[str, Any]:
-    """What these files define, by name; a later file wins over an earlier one.
+def read_objects(
+    files: Sequence[Path], references: Sequence[str] = (), run: Callable[[Path], types.ModuleType] = run_file
+) -> dict[str, Any]:
+    """What these files and packages define, by name; a later one wins over an earlier one.
+
+    Args:
+        files: Python files.
+        references: `package.module:attribute`; the attribute is a class, a function, a dict of them, or a
+            function without arguments that returns such a dict.
+        run: how a file is run.
 
     Raises:
-        LoadError: a file does not run, or its `CUSTOM_OBJECTS` is no dict of names.
+        LoadError: a file does not run, a reference leads nowhere, or what should be a dict of names is not.
     """
     objects: dict[str, Any] = {}
     for path in files:
-        module = run_file(path)
+        module = run(path)
         objects |= _public(module) | _declared(module, path)
+    for reference in references:
+        objects |= _referred(reference)
     return objects
 
 
-def run_file(path: Path) -> types.ModuleType:
-    """The file, run as a module whose name no other file's module has.
-
-    Raises:
-        LoadError: it cannot be read, or raises.
-    """
-    name = _PREFIX + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise LoadError(f"Expected a Python file. Received: {path.name}.", mend="Name it *.py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and get_type_hints look their module up there
+def _referred(reference: str) -> dict[str, Any]:
+    module_name, _, attribute = reference.partition(":")
     try:
-        spec.loader.exec_module(module)
+        value: Any = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            value = getattr(value, name)
+        if inspect.isfunction(value) and not inspect.signature(value).parameters:
+            value = value()
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
         raise LoadError(
-            f"Expected {path.name} to run. Received: {type(error).__name__}: {error}.",
-            mend=f"Mend {path}; `python {path.name}` in its folder shows where it fails.",
+            f"Expected custom objects at {reference!r}. Received: {type(error).__name__}: {error}.",
+            mend="Install the package where the service runs, and write package.module:attribute.",
         ) from error
-    return module
+    if isinstance(value, Mapping):
+        return _named(value, reference)
+    if not _is_definition(value):
+        raise LoadError(
+            f"Expected a class, a function or a dict at {reference!r}. Received: {type(value).__name__}.",
+            mend='Write "package.module:attribute", where the attribute is what the model names.',
+        )
+    return {value.__name__: value, object_registration.get_registered_name(value): value}
 
 
 def _public(module: types.ModuleType) -> dict[str, Any]:
@@ -90,10 +99,16 @@ def _is_imported_class(value: Any) -> bool:
 
 
 def _declared(module: types.ModuleType, path: Path) -> dict[str, Any]:
-    declared = getattr(module, "CUSTOM_OBJECTS", {})
+    for name in _DECLARED:
+        if hasattr(module, name):
+            return _named(getattr(module, name), f"{name} in {path.name}")
+    return {}
+
+
+def _named(declared: Any, where: str) -> dict[str, Any]:
     if not isinstance(declared, Mapping) or not all(isinstance(name, str) for name in declared):
         raise LoadError(
-            f"Expected CUSTOM_OBJECTS in {path.name} to be a dict of names. Received: {type(declared).__name__}.",
+            f"Expected {where} to be a dict of names. Received: {type(declared).__name__}.",
             mend='Write CUSTOM_OBJECTS = {"MyLayer": MyLayer}.',
         )
     return dict(declared)
@@ -141,7 +156,7 @@ def registered_names() -> set[str]:
 
 
 def _is_ours(item: Any) -> bool:
-    return str(getattr(item, "__module__", "")).startswith(_PREFIX)
+    return str(getattr(item, "__module__", "")).startswith(PREFIX)
 
 
 def _restore(target: dict[Any, Any], content: dict[Any, Any]) -> None:

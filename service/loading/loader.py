@@ -25,8 +25,9 @@ from service.errors import LoadError
 from service.loading import archive, hdf5
 from service.loading.building import build, compile_as_saved, explain, judge, parse
 from service.loading.builtin_objects import builtin_objects
-from service.loading.custom_objects import isolated, offered, read_objects, run_file
+from service.loading.custom_objects import isolated, offered, read_objects
 from service.loading.legacy import Origin
+from service.loading.python_files import run_file
 from service.loading.quarantine import first_look
 from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy
@@ -90,7 +91,8 @@ def load(
             first_look(path)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            objects = builtin_objects() | read_objects(object_files)
+            references = [name for name in config.custom_objects if ":" in name]
+            objects = builtin_objects() | read_objects(object_files, references)
             source = _Source(path, sha256, config, objects, folders)
             model, repairs = (_from_archive if archive.is_archive(path) else _from_hdf5)(source)
             return _checked(model, source, repairs, [str(warning.message) for warning in caught])
