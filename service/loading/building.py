@@ -11,10 +11,11 @@ import inspect
 import json
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
-from keras.src import losses, metrics
+from keras.src import activations, losses, metrics
 from keras.src.legacy.saving import json_utils, saving_options, saving_utils
 from keras.src.saving import serialization_lib
 
@@ -22,7 +23,8 @@ from service.errors import LoadError
 from service.loading.builtin_objects import builtin_objects
 from service.loading.custom_objects import offered, registered_names
 from service.loading.legacy import Origin, repair
-from service.loading.vetting import names, refuse_strangers, stored_code, strangers
+from service.loading.stubs import FUNCTION, Need, Weights
+from service.loading.vetting import entries, names, refuse_strangers, stored_code, strangers
 
 _REASON_LENGTH = 600
 _WORDS_OF_COMPILE = frozenset(
@@ -79,6 +81,7 @@ def judge(
     sha256: str,
     allow_lambda: str | None,
     objects: dict[str, Any],
+    weights: Weights = MappingProxyType({}),
 ) -> Recipe:
     """The config, repaired, and found to name nothing but Keras and the custom objects.
 
@@ -88,6 +91,7 @@ def judge(
         sha256: of the file that holds the config.
         allow_lambda: the operator's "sha256:..." of the file whose stored code may run.
         objects: the custom objects.
+        weights: what the file holds for each layer, for the stub of a class that nobody defines.
 
     Raises:
         LoadError: it holds code that is not allowed, or names what nobody defines.
@@ -101,17 +105,38 @@ def judge(
             mend=f'If you trust this very file, add allow_lambda = "{permission}" to its model.toml.',
         )
     objects = objects | _other_spellings(config, objects)
-    check_names(config, objects)
+    check_names(config, _fitting(config, objects), weights)
     return Recipe(config, objects, safe=not code, repairs=repaired.repairs)
 
 
-def check_names(config: Any, objects: dict[str, Any]) -> None:
+def check_names(config: Any, objects: dict[str, Any], weights: Weights = MappingProxyType({})) -> None:
     """Checks a config, of a model or of its training, against what is defined.
 
     Raises:
         LoadError: names every class and function that nobody defines.
     """
-    refuse_strangers(config, layers=_layer_names(), offered=registered_names() | objects.keys())
+    refuse_strangers(
+        config,
+        layers=_layer_names(),
+        offered=registered_names() | objects.keys(),
+        activations=activations.ALL_OBJECTS_DICT.keys(),
+        weights=weights,
+    )
+
+
+def _fitting(config: Any, objects: dict[str, Any]) -> dict[str, Any]:
+    """Without layers of this package that only share their name with the ones that the config means."""
+    own = builtin_objects()
+    unfit = set()
+    for entry in entries(config):
+        name, inner = entry["class_name"], entry["config"]
+        layer: Any = own.get(str(name))
+        if inspect.isclass(layer) and objects.get(name) is layer and isinstance(inner, dict):
+            try:
+                layer.from_config(dict(inner))
+            except (TypeError, ValueError):
+                unfit.add(name)
+    return {name: item for name, item in objects.items() if name not in unfit}
 
 
 def _other_spellings(config: Any, objects: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +191,7 @@ def compile_as_saved(model: keras.Model, training_config: str, objects: dict[str
     with offered(objects):
         saved = [parsed.get(key) for key in ("loss", "metrics", "weighted_metrics")]
         if unknown := [name for name in _measures(saved) if not _is_measure(name)]:
-            raise strangers(unknown)
+            raise strangers([Need(name, name, FUNCTION) for name in unknown])
         config = json_utils.decode(training_config)
         model.compile(**saving_utils.compile_args_from_training_config(config, objects))
         saving_utils.try_build_compiled_arguments(model)

@@ -78,6 +78,13 @@ class Contents:
     top_level: SavedLayer | None
     arrays: tuple[SavedArray, ...]
 
+    def weights_by_layer(self) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+        """Layer name -> its weights in the legacy layout's order: Keras' own name and the shape."""
+        return {
+            layer.name: [(name, array.shape) for name, array in zip(layer.names, layer.arrays, strict=True)]
+            for layer in self.layers
+        }
+
 
 def look(source: Path | IO[bytes]) -> Contents:
     """The contents of an HDF5 file, vetted.

@@ -155,6 +155,7 @@ def _from_hdf5(source: _Source) -> tuple[Any, tuple[str, ...]]:
         sha256=source.sha256,
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
+        weights=contents.weights_by_layer(),
     )
     model = build(recipe)
     assign_legacy(model, source.path, contents)

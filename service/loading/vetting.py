@@ -11,9 +11,11 @@ and keras/src/layers/core/lambda_layer.py of Keras 3.15.1.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from service.errors import LoadError
+from service.loading.stubs import FUNCTION, LAYER, OBJECT, Need, Weights, stub
 
 _MODULES = frozenset(
     [
@@ -50,15 +52,17 @@ _VALUES = frozenset(
         "__typespec__",  # Keras finds no class outside its own modules for it
     ]
 )
+_ACTIVATION_KEYS = ("activation", "recurrent_activation")
+_PLACES = 5  # layers told for one name
 _LAMBDA_PARTS = ("function", "output_shape", "mask")
 
-Place = tuple[str, dict[str, Any]]
+Place = tuple[str, dict[str, Any], str | None]
 
 
 def stored_code(config: Any) -> list[str]:
     """The layers and objects whose Python code lies in the config itself, for messages."""
     found = []
-    for key, entry in _objects(config):
+    for key, entry, _ in _objects(config):
         kind, inner = entry["class_name"], entry["config"]
         if not isinstance(kind, str):
             continue  # `refuse_strangers` does
@@ -86,44 +90,115 @@ def _is_code(inner: dict[str, Any], part: str) -> bool:
     return inner.get(f"{part}_type") == "lambda"
 
 
-def refuse_strangers(config: Any, *, layers: Collection[str], offered: Collection[str]) -> None:
+def refuse_strangers(
+    config: Any,
+    *,
+    layers: Collection[str],
+    offered: Collection[str],
+    activations: Collection[str] | None = None,
+    weights: Weights = MappingProxyType({}),
+) -> None:
     """Checks that everything the config names is Keras' own or a custom object.
 
     Args:
         config: as it stands in the file.
         layers: the class names of Keras' layers and models.
         offered: the names of the custom objects, as they are and as `package>Name`.
+        activations: the names of Keras' activations; `None` leaves names of activations alone.
+        weights: what the file holds for each layer, for the stub in the error.
 
     Raises:
-        LoadError: names every class and function that is neither.
+        LoadError: names every class and function that is neither, with the layer that needs it and a stub.
     """
-    found = [
-        name
-        for key, entry in _objects(config)
-        if (name := _stranger(key, entry, layers, offered)) is not None
-    ]
-    if found:
-        raise strangers(found)
+    if found := missing(config, layers=layers, offered=offered, activations=activations):
+        raise strangers(found, weights)
 
 
-def strangers(found: Sequence[str]) -> LoadError:
+def missing(
+    config: Any,
+    *,
+    layers: Collection[str],
+    offered: Collection[str],
+    activations: Collection[str] | None = None,
+) -> list[Need]:
+    """What the config names and neither Keras nor a custom object defines, in the file's order."""
+    found = []
+    for key, entry, layer in _objects(config):
+        if (name := _stranger(key, entry, layers, offered)) is not None:
+            found.append(_need(key, entry, name, layer))
+        elif activations is not None and entry["class_name"] in layers:
+            known = {*activations, *offered}
+            unknown = [name for name in _activations(entry["config"]) if name not in known]
+            found += [Need(name, name, FUNCTION, _name_of(entry) or layer) for name in unknown]
+    return found
+
+
+def strangers(found: Sequence[Need], weights: Weights = MappingProxyType({})) -> LoadError:
     """The error that names classes and functions which nobody defines."""
-    listed = list(dict.fromkeys(found))
-    plain = ", ".join(name.split(" ")[0].rpartition(">")[2] for name in listed)
+    shown: dict[str, list[str]] = {}
+    for need in found:
+        shown.setdefault(need.saved, []).extend([f"'{need.layer}'"] if need.layer else [])
+    listed = [_with_places(saved, places) for saved, places in shown.items()]
+    plain = ", ".join(dict.fromkeys(need.name for need in found))
     return LoadError(
         f"Expected classes and functions of Keras or of a custom_objects.py. Received: {', '.join(listed)}.",
-        mend=f"Define {plain} in custom_objects.py beside the model, or in the one shared by all models.",
+        mend=f"Define {plain} in custom_objects.py beside the model, or in the one shared by all models. "
+        f"To fill in:\n\n{stub(found, weights)}",
     )
+
+
+def _with_places(saved: str, layers: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(layers))
+    told = ", ".join(unique[:_PLACES]) + (", ..." if len(unique) > _PLACES else "")
+    if not told:
+        return saved
+    return f"{saved[:-1]}; layer {told})" if saved.endswith(")") else f"{saved} (layer {told})"
+
+
+def _need(key: str, entry: dict[str, Any], saved: str, layer: str | None) -> Need:
+    plain = saved.split(" ", maxsplit=1)[0].rpartition(">")[2]
+    if entry["class_name"] == "function":
+        return Need(plain, saved, FUNCTION, layer)
+    arguments = entry["config"] if isinstance(entry["config"], dict) else {}
+    is_layer = key in _LAYER_KEYS
+    return Need(
+        plain, saved, LAYER if is_layer else OBJECT, _name_of(entry) if is_layer else layer, arguments
+    )
+
+
+def _name_of(entry: dict[str, Any]) -> str | None:
+    inner = entry["config"]
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _activations(inner: Any) -> list[str]:
+    """The activations that a layer of Keras names; custom layers use such keys as they like."""
+    found = [inner.get(key) for key in _ACTIVATION_KEYS] if isinstance(inner, dict) else []
+    named = [
+        value.get("config")
+        if isinstance(value, dict)
+        and value.get("class_name") == "function"
+        and value.get("module") == "builtins"
+        else value
+        for value in found
+    ]
+    return [name for name in named if isinstance(name, str)]
 
 
 def names(config: Any) -> set[str]:
     """Every class and function name in a config, plain and as `package>Name`."""
     found: list[Any] = []
-    for _, entry in _objects(config):
+    for _, entry, _ in _objects(config):
         found += [entry["class_name"], entry.get("registered_name")]
         if entry["class_name"] == "function":
             found.append(entry["config"])
     return {name for name in found if isinstance(name, str)} - {"function"}
+
+
+def entries(config: Any) -> list[dict[str, Any]]:
+    """Every serialised object in a config, in file order: `{"class_name": ..., "config": ..., ...}`."""
+    return [entry for _, entry, _ in _objects(config)]
 
 
 def _stranger(
@@ -165,13 +240,15 @@ def without_compilation(config: Any) -> Any:
 
 
 def _objects(config: Any) -> Iterator[Place]:
-    """Every serialised object in a config with the key that it stands under, in file order."""
-    waiting: list[tuple[str, Any]] = [("", config)]
+    """Every serialised object in a config with its key and the layer that it belongs to, in file order."""
+    waiting: list[tuple[str, Any, str | None]] = [("", config, None)]
     while waiting:
-        key, value = waiting.pop()
+        key, value, layer = waiting.pop()
         if isinstance(value, dict):
             if "class_name" in value and "config" in value:
-                yield key, value
-            waiting += [(str(name), item) for name, item in reversed(value.items())]
+                yield key, value, layer
+                if key in _LAYER_KEYS:
+                    layer = _name_of(value) or layer
+            waiting += [(str(name), item, layer) for name, item in reversed(value.items())]
         elif isinstance(value, list):
-            waiting += [(key, item) for item in reversed(value)]
+            waiting += [(key, item, layer) for item in reversed(value)]

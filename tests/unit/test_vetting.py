@@ -106,7 +106,10 @@ def test_every_stranger_is_named_once():
             layers=LAYERS,
             offered=(),
         )
-    assert "Received: First, pack>Second (saved from module script)." in caught.value.message
+    assert (
+        "Received: First (layer 'this_one'), pack>Second (saved from module script; layer 'this_one')."
+        in caught.value.message
+    )
     assert caught.value.mend.startswith("Define First, Second in")
 
 
