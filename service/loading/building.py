@@ -130,10 +130,10 @@ def _fitting(config: Any, objects: dict[str, Any]) -> dict[str, Any]:
     unfit = set()
     for entry in entries(config):
         name, inner = entry["class_name"], entry["config"]
-        layer: Any = own.get(str(name))
-        if inspect.isclass(layer) and objects.get(name) is layer and isinstance(inner, dict):
+        is_own = isinstance(name, str) and name in own and objects.get(name) is own[name]
+        if is_own and inspect.isclass(own[name]) and isinstance(inner, dict):
             try:
-                layer.from_config(dict(inner))
+                own[name].from_config(dict(inner))
             except (TypeError, ValueError):
                 unfit.add(name)
     return {name: item for name, item in objects.items() if name not in unfit}
