@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.api.endpoint import Dialect, Limits
+from service.api.tfserving.dialect import TensorFlowServing
 
 
 def every_dialect(limits: Limits) -> tuple[Dialect, ...]:
@@ -11,5 +12,4 @@ def every_dialect(limits: Limits) -> tuple[Dialect, ...]:
     Args:
         limits: sizes, the same for every dialect.
     """
-    del limits
-    return ()
+    return (TensorFlowServing(limits), TensorFlowServing(limits, prefix="/V1"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,11 @@ from service.tensors import Array, TensorSpec
 _LITERALS = (b"true", b"false", b"null")
 
 
+def as_sent(array: Array, _: TensorSpec) -> Array:
+    """The array as it is."""
+    return array
+
+
 @dataclass(frozen=True, slots=True)
 class JsonInputs:
     """Reads rows and columns for one model.
@@ -28,12 +33,13 @@ class JsonInputs:
     Args:
         intake: what the model takes.
         finite: NaN and infinity are refused.
-        bare_numbers: a row of shape (1,) may be a number without its list.
+        reshape: makes of the array in lists the one that is meant for an input, where a dialect has shorter ways to
+            write it.
     """
 
     intake: Intake
     finite: bool = True
-    bare_numbers: bool = False
+    reshape: Callable[[Array, TensorSpec], Array] = as_sent
 
     def rows(self, rows: Any, body: bytes, *, strings: int = 1) -> dict[str, Array]:
         """The inputs of a list of rows: name -> (rows, *row shape) in the input's dtype.
@@ -108,10 +114,7 @@ class JsonInputs:
             values = _decode_texts(values, where)
         if isinstance(values, dict):
             raise InvalidInput(f"Expected {where} to be lists of numbers. Received: an object.")
-        array = array_from_lists(values, spec, where, plain=plain)
-        if self.bare_numbers and array.ndim == 1 and spec.row_shape == (1,):
-            return array[:, np.newaxis]
-        return array
+        return self.reshape(array_from_lists(values, spec, where, plain=plain), spec)
 
     def _pictures(self, values: list[Any], name: str, where: str, budget: Budget) -> Array:
         rows: list[Array] = []

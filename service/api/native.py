@@ -16,13 +16,13 @@ from service.api.endpoint import Limits
 from service.api.http import HttpRequest, Reply
 from service.api.plans import Plan, Planner
 from service.api.problems import problem
+from service.api.weight import check_reply, is_heavy_json, is_heavy_result
 from service.codecs import JSON, NPY, NPY_MAGIC, encode_json, encode_npy, encode_npz
-from service.errors import LayertapError, ReplyTooLarge
+from service.errors import LayertapError
 from service.runtime import Runtime
 from service.tensors import Array, InferRequest, InferResult, OutputSpec
 
-_HEAVY_BODY_BYTES = 32 * 1024
-_HEAVY_REPLY_NUMBERS = 8 * 1024
+_MEND = "Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class NativeEndpoint:
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""
         body = request.body
-        if len(body) > _HEAVY_BODY_BYTES or b'"b64"' in body:
+        if is_heavy_json(body):
             return True
         media = request.headers.get(b"content-type", b"")
         return media.startswith((b"image/", b"multipart/")) or not body.startswith((b"{", NPY_MAGIC))
@@ -74,17 +74,16 @@ class NativeEndpoint:
         plan = self._planner.plan(request.query, request.header(b"accept"), runtime)
         inputs = plan.reader.read(request)
         rows = len(next(iter(inputs.values())))
-        if plan.row_bytes * rows > self._limits.max_reply_bytes:
-            raise self._too_large(plan.row_bytes * rows, rows)
+        check_reply(plan.row_bytes * rows, rows, self._limits, _MEND)
         served, timeout_s = plan.served, plan.options.timeout_s
-        return Call(plan, InferRequest(served.name, served.version, plan.outputs, inputs, rows, timeout_s))
+        request = InferRequest(
+            served.name, served.version, plan.outputs, inputs, rows, timeout_s, served=served
+        )
+        return Call(plan, request)
 
     def is_heavy_reply(self, result: InferResult) -> bool:
         """Whether rendering would hold up an event loop."""
-        numbers = 0
-        for array in result.outputs.values():
-            numbers += array.size
-        return numbers > _HEAVY_REPLY_NUMBERS
+        return is_heavy_result(result)
 
     def render(self, call: Call, result: InferResult) -> Reply:
         """The reply, in the format that was agreed on.
@@ -101,22 +100,12 @@ class NativeEndpoint:
         else:
             arrays = features | {name: views.cast(array, plan.options.dtype) for name, array in raw.items()}
             body = encode_npy(next(iter(arrays.values()))) if plan.media == NPY else encode_npz(arrays)
-        if len(body) > self._limits.max_reply_bytes:
-            raise self._too_large(len(body), call.request.rows)
+        check_reply(len(body), call.request.rows, self._limits, _MEND)
         return Reply(200, body, plan.media)
 
     def problem(self, error: LayertapError) -> Reply:
         """The reply for an error."""
         return problem(error)
-
-    def _too_large(self, size: int, rows: int) -> ReplyTooLarge:
-        limit = self._limits.max_reply_bytes
-        return ReplyTooLarge(
-            f"Expected a reply of at most {limit} bytes (max_reply_bytes). Received: a request for {rows} rows that "
-            f"needs about {size}. Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy.",
-            limit_bytes=limit,
-            reply_bytes=size,
-        )
 
 
 def _feature(plan: Plan, result: InferResult, path: str) -> Array:

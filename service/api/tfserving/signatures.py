@@ -1,0 +1,174 @@
+"""Owns what a signature means for a model: which tensors to compute, and under which names to print them.
+
+`serving_default` is the model's own outputs; `layer:pool` is a hidden layer, `layer:pool,conv` two of them, in every
+spelling that `/features` takes. Models have these signatures by themselves. What a path and a signature mean is
+worked out once and remembered for all requests alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from service.api.endpoint import Limits
+from service.api.intake import Intake
+from service.api.json_inputs import JsonInputs
+from service.api.tfserving.requests import lift_numbers, unflatten
+from service.api.tfserving.routes import CLASSIFY, PREDICT, REGRESS, inference, malformed
+from service.errors import InvalidRequest, LayerNotFound
+from service.runtime import Runtime
+from service.served import ServedModel
+from service.tensors import TensorSpec
+
+DEFAULT = "serving_default"
+LAYER_PREFIX = "layer:"
+METHOD_NAMES = {verb: f"tensorflow/serving/{verb}" for verb in (PREDICT, CLASSIFY, REGRESS)}
+_BYTES_PER_NUMBER = 14  # of float32 in its shortest form, comma and blank included; typical, not the most
+_BYTES_PER_CLASS = 22  # a number, its label's quotes and the brackets of the pair
+_BYTES_PER_LEVEL = 4  # of indentation
+_MAX_TOLD = 200
+_REMEMBERED = 1024
+_MAX_REMEMBERED_LENGTH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How requests of one path and one signature are answered.
+
+    Args:
+        served: the model that answers.
+        shown: name in the reply -> the tensor's path.
+        outputs: what the engine computes, in the model's own order, so that equal wishes share batches.
+        layers: the hidden layers among them that were asked for by name.
+        row_bytes: the reply's size for each row, as far as it is known before the model runs.
+        column_bytes: the same where it is printed as columns.
+        values: reads the model's inputs.
+    """
+
+    served: ServedModel
+    shown: dict[str, str]
+    outputs: tuple[str, ...]
+    layers: tuple[str, ...]
+    row_bytes: int
+    column_bytes: int
+    values: JsonInputs
+
+
+class Planner:
+    """Makes plans and remembers them while the same models are served.
+
+    Args:
+        limits: sizes.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._plans: dict[tuple[str, str, int], Plan] = {}
+
+    def plan(self, path: str, signature: str, runtime: Runtime) -> Plan:
+        """The plan for a path of inference and a signature's name.
+
+        Raises:
+            InvalidRequest, NotFound, NotReady: as they say.
+        """
+        key = (path, signature, runtime.generation)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._make(path, signature, runtime)
+            if len(path) + len(signature) <= _MAX_REMEMBERED_LENGTH:
+                if len(self._plans) >= _REMEMBERED:
+                    self._plans.clear()  # also forgets those of models that were served before
+                self._plans[key] = plan
+        return plan
+
+    def _make(self, path: str, signature: str, runtime: Runtime) -> Plan:
+        found = inference(path)
+        if found is None:
+            raise malformed("POST", path)
+        verb, target = found
+        served = target.served(runtime)
+        intake = Intake(
+            served.name,
+            served.spec.inputs,
+            served.images,
+            self._limits.max_input_bytes,
+            self._limits.max_image_pixels,
+        )
+        reshape = lift_numbers if verb == PREDICT else unflatten
+        values = JsonInputs(intake, finite=False, reshape=reshape)
+        layers: tuple[str, ...] = ()
+        if verb == PREDICT and signature.startswith(LAYER_PREFIX):
+            layers = _layers(served, signature)
+            specs: Iterable[TensorSpec] = [served.layers[path].tensor for path in layers]
+            shown = {path: path for path in layers}
+        else:
+            _check_signature(served, signature, verb)
+            specs = served.spec.outputs
+            shown = {output.name: output.path for output in served.spec.outputs}
+        if verb == CLASSIFY:
+            row_bytes = column_bytes = _class_bytes(served)
+        else:
+            row_bytes, column_bytes = _row_bytes(specs), _column_bytes(specs)
+        outputs = served.layers.ordered(shown.values())
+        return Plan(served, shown, outputs, layers, row_bytes, column_bytes, values)
+
+
+def can_classify(served: ServedModel) -> bool:
+    """Whether the model has one output, of scores for classes: a single unit is two classes if it is a sigmoid."""
+    outputs = served.spec.outputs
+    if len(outputs) != 1 or len(outputs[0].shape) != 2 or outputs[0].dtype in ("string", "bool"):
+        return False
+    return outputs[0].shape[-1] != 1 or outputs[0].activation == "sigmoid"
+
+
+def can_regress(served: ServedModel) -> bool:
+    """Whether the model has one output, of one number a row."""
+    outputs = served.spec.outputs
+    return len(outputs) == 1 and outputs[0].row_values == 1 and outputs[0].dtype not in ("string", "bool")
+
+
+def _layers(served: ServedModel, signature: str) -> tuple[str, ...]:
+    names = [name.strip() for name in signature[len(LAYER_PREFIX) :].split(",")]
+    try:
+        return served.layers.resolve(names)
+    except LayerNotFound as error:
+        raise InvalidRequest(f"{_not_found(signature)}. {error.message}") from error
+
+
+def _check_signature(served: ServedModel, signature: str, verb: str) -> None:
+    """Raises InvalidRequest unless the model can answer this verb by a signature of this name."""
+    if signature not in {"", DEFAULT, METHOD_NAMES[verb]}:
+        raise InvalidRequest(_not_found(signature))
+    if verb == CLASSIFY and not can_classify(served):
+        raise _other_method(served, "classification", verb, "scores for classes, as (rows, classes)")
+    if verb == REGRESS and not can_regress(served):
+        raise _other_method(served, "regression", verb, "numbers, as (rows, 1)")
+
+
+def _not_found(signature: str) -> str:
+    return f'Serving signature name: "{signature[:_MAX_TOLD]}" not found in signature def'
+
+
+def _other_method(served: ServedModel, kind: str, verb: str, needed: str) -> InvalidRequest:
+    shapes = {output.name: list(output.shape) for output in served.spec.outputs}
+    return InvalidRequest(
+        f"Expected {kind} signature method_name to be {METHOD_NAMES[verb]}. Was: {METHOD_NAMES[PREDICT]}. "
+        f"{verb} needs a model with one output of {needed}; '{served.name}' has {shapes}."
+    )
+
+
+def _row_bytes(specs: Iterable[TensorSpec]) -> int:
+    return sum((spec.row_values or 0) * _BYTES_PER_NUMBER for spec in specs)
+
+
+def _column_bytes(specs: Iterable[TensorSpec]) -> int:
+    return sum(
+        (spec.row_values or 0) * (_BYTES_PER_NUMBER + (len(spec.shape) + 1) * _BYTES_PER_LEVEL)
+        for spec in specs
+    )
+
+
+def _class_bytes(served: ServedModel) -> int:
+    choices = max(2, served.spec.outputs[0].shape[-1] or 0)
+    names = served.entry.classes
+    return choices * _BYTES_PER_CLASS + (sum(map(len, names)) if len(names) == choices else 0)
