@@ -287,6 +287,15 @@ def test_text_inputs_are_read():
     refused(InvalidInput, TEXT, {"instances": ["a", ["b"]]})
 
 
+def test_text_may_come_as_base64():
+    for body in ({"instances": [b64(b"\xff"), "a"]}, {"instances": [{"text": b64(b"\xff")}, {"text": "a"}]}):
+        assert read(TEXT, body)["text"].tolist() == [b"\xff", b"a"]
+    assert read(TEXT, {"inputs": b64(b"\xff")})["text"].tolist() == [b"\xff"]
+    assert "to be base64" in refused(InvalidInput, TEXT, {"inputs": ["a", {"b64": "?"}]}).message
+    nested = TensorSpec("text", (None, 2), "string")
+    assert read(nested, {"instances": [["a", b64(b"\xff")]]})["text"].tolist() == [[b"a", b"\xff"]]
+
+
 # -- pictures -----------------------------------------------------------------------------------------------
 
 
@@ -306,6 +315,12 @@ def test_pictures_in_json_are_rows_in_order(body):
 def test_a_single_picture_in_json_is_a_row():
     for body in ({"inputs": b64(PNG)}, {"inputs": {"image": b64(PNG)}}):
         assert np.array_equal(read(SMALL, body)["image"], pixels(PNG)[np.newaxis])
+
+
+def test_base64_may_be_broken_into_lines():
+    wrapped = {"b64": base64.encodebytes(PNG).decode()}
+    assert "\n" in wrapped["b64"]
+    assert np.array_equal(read(SMALL, {"instances": [wrapped]})["image"], pixels(PNG)[np.newaxis])
 
 
 def test_pictures_and_numbers_go_together_by_name():

@@ -312,3 +312,17 @@ def test_names_and_rows_must_agree(arrays, said):
 
 def test_an_endless_name_is_refused_at_once():
     assert len(refused(check_names, {"left" * 10**6: 1}, TWO, "inputs")) < 300
+
+
+def test_numbers_that_are_not_finite_pass_where_they_may_and_others_out_of_range_never_do():
+    array = np.array([[np.nan, np.inf], [-np.inf, 1]])
+    spec = TensorSpec("x", (None, 2), "float32")
+    got = fit(array, spec, "instances", finite=False)
+    assert got.dtype == np.float32
+    assert np.array_equal(got, array, equal_nan=True)
+    for wrong in (1e39, -1e39):
+        array[1, 1] = wrong
+        with pytest.raises(InvalidInput, match="out of range"):
+            fit(array, spec, "instances", finite=False)
+    with pytest.raises(InvalidInput, match="whole numbers"):
+        fit(np.array([[np.nan]]), TensorSpec("x", (None, 1), "int32"), "instances", finite=False)

@@ -66,8 +66,8 @@ class Document:
 
     @property
     def strings(self) -> int:
-        """How many strings its text has at the top: the names of members, and texts among their values."""
-        return len(self.members) + sum([isinstance(value, str) for value in self.members.values()])
+        """How many strings its text has besides its values: the names of members, and the signature."""
+        return len(self.members) + ("signature_name" in self.members)
 
     def wrong(self, why: str) -> InvalidInput:
         """The error for a body that is JSON of another form."""
