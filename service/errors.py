@@ -12,6 +12,7 @@ The tree, as `status code`:
     │   │   ├── ModelRequired        400 model_required
     │   │   ├── LayerRequired        400 layer_required
     │   │   └── ReplyTooLarge        400 reply_too_large
+    │   ├── AdminOff                 403 admin_off
     │   ├── NotFound                 404 not_found
     │   │   ├── ModelNotFound        404 model_not_found
     │   │   ├── VersionNotFound      404 version_not_found
@@ -26,9 +27,11 @@ The tree, as `status code`:
     ├── ServiceError                 500 internal_error
     │   ├── InferenceFailed          500 inference_failed
     │   ├── EngineStopped            500 engine_stopped
+    │   ├── NotSupported             501 not_supported
     │   ├── NotReady                 503 not_ready
     │   │   ├── ModelLoading         503 model_loading
-    │   │   └── ModelLoadFailed      503 model_load_failed
+    │   │   ├── ModelLoadFailed      503 model_load_failed
+    │   │   └── ModelUnloaded        503 model_unloaded
     │   └── DeadlineExceeded         504 deadline_exceeded
     └── SetupError                   never crosses HTTP by itself
         ├── SettingsError            a setting is unknown or has an impossible value
@@ -115,6 +118,14 @@ class ReplyTooLarge(InvalidRequest):
 
     code = "reply_too_large"
     title = "The reply would be too large"
+
+
+class AdminOff(RequestError):
+    """What models are served can be changed over HTTP only with the setting `admin`."""
+
+    status = 403
+    code = "admin_off"
+    title = "Administration is off"
 
 
 class NotFound(RequestError):
@@ -223,6 +234,14 @@ class EngineStopped(ServiceError):
     title = "The engine stopped"
 
 
+class NotSupported(ServiceError):
+    """A dialect has a word for it, and this service cannot do it."""
+
+    status = 501
+    code = "not_supported"
+    title = "Not supported"
+
+
 class NotReady(ServiceError):
     """The service is starting or draining."""
 
@@ -243,6 +262,13 @@ class ModelLoadFailed(NotReady):
 
     code = "model_load_failed"
     title = "The model failed to load"
+
+
+class ModelUnloaded(NotReady):
+    """This model was taken out of service on request, or is just being."""
+
+    code = "model_unloaded"
+    title = "The model was unloaded"
 
 
 class DeadlineExceeded(ServiceError):

@@ -80,7 +80,13 @@ class Exchange:
 
     def _record(self, status: int) -> None:
         call = self.call
-        model = call.request.model if call is not None else UNKNOWN
+        model = UNKNOWN
+        if call is not None:
+            model, version = call.request.model, call.request.version
+            if status == 200:
+                self._runtime.ledger.answered(model, version, self.timings)
+            else:
+                self._runtime.ledger.failed(model, version, time.monotonic() - self.begun)
         self._telemetry.answered(
             self._endpoint.name, model, status, self.timings if status == 200 else None, self.request_id
         )

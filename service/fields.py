@@ -1,7 +1,7 @@
 """Owns the way from untyped settings to frozen dataclasses: types checked, unknown keys refused.
 
 A setting is a dataclass field whose annotation is its type and whose metadata carries `doc` and, where they
-apply, `choices`, `low` and `high`. Values come from TOML (already typed) or from text (environment, flags).
+apply, `choices`, `low` and `high`. Values come from TOML (already typed) or from text (environment, flags); tables from TOML only.
 """
 
 from __future__ import annotations
@@ -102,9 +102,15 @@ def _is_list(kind: Any) -> bool:
     return typing.get_origin(kind) is tuple
 
 
+def _is_table(kind: Any) -> bool:
+    return typing.get_origin(kind) is Mapping
+
+
 def _as_kind(value: Any, kind: Any) -> Any:
     if _is_list(kind):
         return _as_tuple(value, typing.get_args(kind)[0])
+    if _is_table(kind):
+        return _as_table(value, typing.get_args(kind)[1])
     if kind is bool:
         return _as_bool(value)
     if isinstance(value, bool):
@@ -137,6 +143,12 @@ def _as_tuple(value: Any, kind: Any) -> tuple[Any, ...]:
     return tuple(_as_kind(part, kind) for part in value)
 
 
+def _as_table(value: Any, kind: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {str(name): _as_kind(part, kind) for name, part in value.items()}
+
+
 def _as_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -148,6 +160,8 @@ def _as_bool(value: Any) -> bool:
 def _kind_name(kind: Any) -> str:
     if _is_list(kind):
         return f"a list ({_kind_name(typing.get_args(kind)[0])} each)"
+    if _is_table(kind):
+        return f"a table ({_kind_name(typing.get_args(kind)[1])} each)"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind))
 
 
@@ -157,7 +171,7 @@ def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
         raise SettingsError(
             f"Expected '{field.name}' in {where} to be one of {', '.join(choices)}. Received: {value!r}."
         )
-    numbers = value if isinstance(value, tuple) else (value,)
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     if any((low is not None and n < low) or (high is not None and n > high) for n in numbers):
         span = f"at least {low}" if high is None else f"from {low} to {high}"
         raise SettingsError(f"Expected '{field.name}' in {where} to be {span}. Received: {value!r}.")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from service.engines import Engine
-from service.errors import InferenceFailed, NotReady, RequestError
+from service.errors import InferenceFailed, ModelUnloaded, NotReady, RequestError
 from service.scheduling.scheduler import Lane, Scheduler
 
 _log = logging.getLogger("layertap.lanes")
@@ -22,7 +24,7 @@ class LaneCache:
     """The lanes of one version of one model, by the set of outputs they compute.
 
     Args:
-        label: `model/version`, for logs.
+        label: model and version, for logs and reports.
         engine: compiles the functions.
         scheduler: opens and fails the lanes.
         compiler: runs compilations, off the engine thread.
@@ -32,7 +34,7 @@ class LaneCache:
 
     def __init__(
         self,
-        label: str,
+        label: tuple[str, int],
         engine: Engine,
         scheduler: Scheduler,
         compiler: Executor,
@@ -41,7 +43,8 @@ class LaneCache:
         max_compiled: int,
     ) -> None:
         self._label = label
-        self._engine = engine
+        self._name = f"{label[0]}/{label[1]}"
+        self._engine: Engine | None = engine
         self._scheduler = scheduler
         self._compiler = compiler
         self._max_batch_size = max_batch_size
@@ -56,16 +59,21 @@ class LaneCache:
         Raises:
             LoadError: it cannot be compiled.
         """
-        function = self._engine.compile(outputs)
+        function = self._open_engine().compile(outputs)
         self._warm[outputs] = self._new_lane(outputs)
         self._scheduler.open(self._warm[outputs], function.run)
 
     def lane(self, outputs: tuple[str, ...]) -> Lane:
-        """The lane for a set of outputs; a closed one, being compiled, where there was none."""
+        """The lane for a set of outputs; a closed one, being compiled, where there was none.
+
+        Raises:
+            NotReady: the model was closed, or the service drains.
+        """
         lane = self._warm.get(outputs)
         if lane is not None:
             return lane
         with self._lock:
+            engine = self._open_engine()
             lane = self._cold.get(outputs)
             if lane is not None:
                 self._cold.move_to_end(outputs)
@@ -74,7 +82,7 @@ class LaneCache:
             if len(self._cold) > self._max_compiled:
                 self._cold.popitem(last=False)  # jobs that wait in it keep it alive
         try:
-            self._compiler.submit(self._compile, outputs, lane)
+            self._compiler.submit(self._compile, engine, outputs, lane)
         except RuntimeError as error:  # shut down: the service drains
             raise NotReady("The service is draining; send the request to another instance.") from error
         return lane
@@ -85,16 +93,42 @@ class LaneCache:
         with self._lock:
             return [*self._warm, *self._cold]
 
+    @property
+    def lanes(self) -> list[Lane]:
+        """Every lane that may get new jobs."""
+        with self._lock:
+            return [*self._warm.values(), *self._cold.values()]
+
+    def close(self) -> Callable[[], object | None]:
+        """Lets go of the engine and its functions; jobs in a lane keep what they need until they are done.
+
+        Returns:
+            What gives `None` once nobody uses the engine any more.
+        """
+        with self._lock:
+            left = weakref.ref(self._open_engine())
+            self._engine = None
+            self._warm = {}
+            self._cold.clear()
+            return left
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            raise ModelUnloaded(
+                f"Expected a model that is served. Received: {self._name}, which was let go of."
+            )
+        return self._engine
+
     def _new_lane(self, outputs: tuple[str, ...]) -> Lane:
         return Lane(
-            f"{self._label}:{','.join(outputs)}", max_batch_size=self._max_batch_size, label=self._label
+            f"{self._name}:{','.join(outputs)}", max_batch_size=self._max_batch_size, label=self._label
         )
 
-    def _compile(self, outputs: tuple[str, ...], lane: Lane) -> None:
+    def _compile(self, engine: Engine, outputs: tuple[str, ...], lane: Lane) -> None:
         try:
-            function = self._engine.compile(outputs)
+            function = engine.compile(outputs)
         except Exception as error:  # noqa: BLE001 whatever the engine raises belongs to the jobs that wait
-            _log.exception("%s: compiling %s failed", self._label, ",".join(outputs))
+            _log.exception("%s: compiling %s failed", self._name, ",".join(outputs))
             with self._lock:
                 if self._cold.get(outputs) is lane:
                     del self._cold[outputs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,12 @@ class ModelConfig:
     layers: str = setting(
         "any", "any layer may be asked for, or listed: only warm_layers", choices=("any", "listed")
     )
-    versions: str = setting("latest", "serve the highest good version, or all", choices=("latest", "all"))
+    versions: str = setting(
+        "latest", "serve the highest good version and those with a label, or all", choices=("latest", "all")
+    )
+    labels: Mapping[str, int] | None = setting(
+        None, "names of versions, { stable = 1, canary = 2 }: requests can ask for them", low=0
+    )
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
     classes: tuple[str, ...] | str = setting(
         (),

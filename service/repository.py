@@ -13,11 +13,11 @@ class_indices.json in the model's folder; iris.classes.txt and so on beside a ba
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.class_names import classes_beside, read_classes
 from service.errors import RepositoryError
 from service.model_config import ModelConfig, read_model_config
 
@@ -25,7 +25,6 @@ SUFFIXES = (".h5", ".hdf5", ".keras")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VERSION = re.compile(r"[0-9]{1,18}")
 _SHARED_OBJECTS = "custom_objects.py"
-_CLASS_FILES = ("classes.txt", "classes.json", "class_indices.json")  # the first that exists counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ class ModelEntry:
         config: the model's settings.
         object_files: files that define custom objects, shared ones first.
         classes: class names in label order, or empty.
+        bare: whether it is a file of the models folder itself, with its companions beside it.
         error: what makes the entry unusable, or `None`.
     """
 
@@ -63,6 +63,7 @@ class ModelEntry:
     config: ModelConfig = field(default_factory=ModelConfig)
     object_files: tuple[Path, ...] = ()
     classes: tuple[str, ...] = ()
+    bare: bool = False
     error: str | None = None
 
 
@@ -101,11 +102,12 @@ def _bare_file(path: Path, models_dir: Path) -> ModelEntry:
             models_dir,
             versions=(ModelVersion(1, path),),
             object_files=(shared,) if shared.is_file() else (),
-            classes=_sidecar_classes(models_dir, f"{stem}."),
+            classes=classes_beside(models_dir, f"{stem}."),
+            bare=True,
             error=_name_error(name),
         )
     except RepositoryError as error:
-        return ModelEntry(name, models_dir, error=error.message)
+        return ModelEntry(name, models_dir, bare=True, error=error.message)
 
 
 def _holds_model(folder: Path) -> bool:
@@ -132,10 +134,12 @@ def _folder(folder: Path, models_dir: Path) -> ModelEntry:
     name = _printable(folder.name)
     try:
         config = read_model_config(folder / "model.toml")
+        versions = _versions(folder)
+        _check_labels(config, versions, folder)
         return ModelEntry(
             name,
             folder,
-            versions=_versions(folder),
+            versions=versions,
             config=config,
             object_files=_object_files(folder, models_dir, config),
             classes=_classes(folder, config),
@@ -201,50 +205,20 @@ def _object_files(folder: Path, models_dir: Path, config: ModelConfig) -> tuple[
     return tuple(files)
 
 
+def _check_labels(config: ModelConfig, versions: tuple[ModelVersion, ...], folder: Path) -> None:
+    numbers = sorted(version.number for version in versions)
+    for label, number in (config.labels or {}).items():
+        if not _NAME.fullmatch(label):
+            raise RepositoryError(
+                f"Expected labels of letters, digits, '_', '-' and '.' in {folder}. Received: {label!r}."
+            )
+        if number not in numbers:
+            raise RepositoryError(
+                f"Expected labels of versions that are in {folder}: {numbers}. Received: {label} = {number}."
+            )
+
+
 def _classes(folder: Path, config: ModelConfig) -> tuple[str, ...]:
     if isinstance(config.classes, str):
-        return _read_classes(folder / config.classes)
-    return config.classes or _sidecar_classes(folder)
-
-
-def _sidecar_classes(folder: Path, prefix: str = "") -> tuple[str, ...]:
-    for name in _CLASS_FILES:
-        path = folder / f"{prefix}{name}"
-        if path.is_file():
-            return _read_classes(path)
-    return ()
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
-        if path.suffix != ".json":
-            return tuple(line.strip() for line in text.splitlines() if line.strip())
-        return _classes_from_json(json.loads(text))
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise RepositoryError(
-            f"Expected class names in {path}: one a line, or JSON as a list, as name -> index, or as index -> "
-            f"name. Received: {type(error).__name__}: {error}."
-        ) from error
-
-
-def _classes_from_json(value: object) -> tuple[str, ...]:
-    """A list, Keras' `class_indices` (name -> index), or the ImageNet style (index -> name or [id, name])."""
-    if isinstance(value, list):
-        return tuple(_class_name(name) for name in value)
-    if not isinstance(value, dict):
-        raise TypeError(f"a {type(value).__name__}")
-    if all(isinstance(index, int) for index in value.values()):
-        by_index = {index: name for name, index in value.items()}
-    else:
-        by_index = {
-            int(index): _class_name(name[-1] if isinstance(name, list) else name)
-            for index, name in value.items()
-        }
-    return tuple(by_index[index] for index in range(len(value)))
-
-
-def _class_name(value: object) -> str:
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} as a name")
+        return read_classes(folder / config.classes)
+    return config.classes or classes_beside(folder)

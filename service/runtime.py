@@ -5,27 +5,21 @@ It knows no HTTP and no TensorFlow: engines come from the `open_model` function 
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from service.errors import (
-    DeadlineExceeded,
-    ModelLoadFailed,
-    ModelLoading,
-    ModelNotFound,
-    ModelRequired,
-    NotReady,
-    VersionNotFound,
-)
-from service.fields import nearest
-from service.repository import ModelEntry
-from service.scheduling.scheduler import Job, Scheduler
-from service.served import ModelStatus, OpenModel, ServedModel, State, Workshop, load_entry
+from service.errors import DeadlineExceeded, NotReady
+from service.rollout import Rollout, Scan
+from service.scheduling.scheduler import BatchReport, Job, Scheduler
+from service.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
+from service.shelf import Shelf
+from service.statistics import Ledger, ModelStatistics
 from service.tensors import InferRequest, InferResult
+from service.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,52 +36,57 @@ class Runtime:
     """The served models and their queue.
 
     Args:
-        entries: what the repository holds.
+        scan: what lies in the models folder now; called once here, and again whenever it may have changed.
         open_model: loads one version; called on the loading thread.
         scheduler: runs the batches.
         options: limits and defaults.
-        loaded: told about every model that is ready or has failed.
+        changed: told about every new status of a model, on the loading thread.
+
+    Attributes:
+        ledger: counts what each version does.
+
+    Raises:
+        RepositoryError: there is no models folder.
     """
 
     def __init__(
         self,
-        entries: Sequence[ModelEntry],
+        scan: Scan,
         open_model: OpenModel,
         scheduler: Scheduler,
         options: RuntimeOptions,
-        loaded: Callable[[ModelStatus], None] = lambda _: None,
+        changed: Callable[[ModelStatus], None] = lambda _: None,
     ) -> None:
-        self._entries = entries
+        self._scan = scan
+        self._entries = scan()
         self._scheduler = scheduler
         self._options = options
-        self._loaded = loaded
-        self._models = {entry.name: ModelStatus(entry.name) for entry in entries}
+        self.ledger = Ledger()
+        self._shelf = Shelf([entry.name for entry in self._entries], options.default_model)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="layertap-compiler")
-        self._workshop = Workshop(
+        workshop = Workshop(
             open_model, scheduler, self._compiler, options.max_batch_size, options.max_compiled_outputs
         )
+        # A replaced version stays until the time of whoever was parsed for it is over.
+        self._rollout = Rollout(
+            self._shelf, workshop, scheduler, scan, changed=changed, linger_s=options.request_timeout_s
+        )
         self._stopping = False
-        self._generation = 0
         self._settled = threading.Event()
+        scheduler.listen(self._ran)
 
     # -- life ---------------------------------------------------------------------------------------------
 
     def load(self) -> None:
         """Loads every model, one after the other; slow; call it after fork, off the event loop."""
-        for entry in self._entries:
-            if self._stopping:
-                return
-            status = self._models[entry.name]
-            load_entry(entry, status, self._workshop)
-            self._generation += 1
-            self._loaded(status)
-        gc.collect()
-        gc.freeze()  # what was loaded lives as long as the process: never scan it again
+        with contextlib.suppress(NotReady):  # stopped meanwhile
+            self._rollout.load_all(self._entries)
         self._settled.set()
 
     def stop(self, *, drain: bool = True) -> None:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
         self._stopping = True
+        self._rollout.stop()
         self._compiler.shutdown(wait=False, cancel_futures=True)
         self._scheduler.stop(drain=drain)
 
@@ -108,13 +107,13 @@ class Runtime:
             self.settled
             and self.alive
             and not self._stopping
-            and any(status.state is State.READY for status in self._models.values())
+            and any(status.state is State.READY for status in self._shelf.models())
         )
 
     @property
     def generation(self) -> int:
         """Another number whenever other models are served than before; what `resolve` said holds until then."""
-        return self._generation
+        return self._shelf.generation
 
     @property
     def waiting_rows(self) -> int:
@@ -125,7 +124,7 @@ class Runtime:
 
     def models(self) -> Sequence[ModelStatus]:
         """Every model's status, by name."""
-        return tuple(self._models.values())
+        return self._shelf.models()
 
     def status(self, name: str) -> ModelStatus:
         """One model's status.
@@ -133,50 +132,69 @@ class Runtime:
         Raises:
             ModelNotFound: no such model; the nearest is named.
         """
-        status = self._models.get(name)
-        if status is None:
-            known = list(self._models)
-            raise ModelNotFound(
-                f"Expected one of the models {known}. Received: {name[:80]!r}.{nearest(name, known)}",
-                models=known,
-            )
-        return status
+        return self._shelf.status(name)
 
-    def resolve(self, name: str | None, version: int | None = None) -> ServedModel:
+    def resolve(self, name: str | None, version: int | None = None, label: str | None = None) -> ServedModel:
         """The model that a request means.
 
         Args:
             name: `None` means the setting `default_model`, else the only model.
             version: `None` means the highest that is served.
+            label: a name that the model's settings give to a version, instead of its number.
 
         Raises:
-            ModelRequired, ModelNotFound, VersionNotFound, ModelLoading, ModelLoadFailed: as they say.
+            ModelRequired, ModelNotFound, VersionNotFound, ModelLoading, ModelLoadFailed, ModelUnloaded: as they
+                say; VersionNotFound for unknown labels, too.
         """
-        status = self.status(name if name is not None else self._default())
-        served = status.latest if version is None else status.versions.get(version)
-        if served is not None:
-            return served
-        if status.state is State.LOADING:
-            raise ModelLoading(f"Model '{status.name}' is still loading; /readyz tells when it is done.")
-        if version is not None and version not in status.errors:
-            raise VersionNotFound(
-                f"Expected a served version of model '{status.name}': {sorted(status.versions)}. "
-                f"Received: {version}."
-            )
-        error = status.errors[version if version is not None else max(status.errors)]
-        raise ModelLoadFailed(
-            f"Model '{status.name}' failed to load: {error.message}", mend=error.mend or None
-        )
+        return self._shelf.resolve(name, version, label)
 
-    def _default(self) -> str:
-        if self._options.default_model is not None:
-            return self._options.default_model
-        if len(self._models) == 1:
-            return next(iter(self._models))
-        raise ModelRequired(
-            f"Expected a model by name, as ?model=NAME, out of {list(self._models)}. Received: none.",
-            models=list(self._models),
-        )
+    def index(self, *, ready_only: bool = False) -> list[IndexedVersion]:
+        """Every version that is served or lies in the models folder now, by name and version; reads the folder.
+
+        Args:
+            ready_only: only those that answer requests.
+
+        Raises:
+            RepositoryError: the models folder is gone.
+        """
+        lines = self._shelf.index(self._scan())
+        return [line for line in lines if line.state == "READY" or not ready_only]
+
+    def statistics(self, name: str, version: int) -> ModelStatistics:
+        """What a version has done since the process began; zeros for one that nobody ever asked."""
+        return self.ledger.read(name, version)
+
+    # -- changes ------------------------------------------------------------------------------------------
+
+    def load_model(self, name: str) -> ModelStatus:
+        """Loads a model from the files that are there now, or what is new of it, and waits until it is served.
+
+        Versions whose files are what they were stay as they are. What was served goes on until then, and where
+        nothing new can be loaded.
+
+        Raises:
+            ModelNotFound: it is not in the models folder.
+            ModelLoadFailed: nothing new could be loaded.
+            NotReady: the service drains.
+        """
+        return self._rollout.load(name)
+
+    def unload_model(self, name: str) -> ModelStatus:
+        """Takes a model out of service, and waits until its requests are answered and its memory is freed.
+
+        Raises:
+            ModelNotFound: there is none of this name.
+            NotReady: the service drains.
+        """
+        return self._rollout.unload(name, "unloaded")
+
+    def forget_model(self, name: str) -> None:
+        """Takes a model out of service whose files are gone, and no longer lists it.
+
+        Raises:
+            NotReady: the service drains.
+        """
+        self._rollout.forget(name)
 
     # -- inference ----------------------------------------------------------------------------------------
 
@@ -201,12 +219,19 @@ class Runtime:
         """
         if self._stopping:
             raise NotReady("The service is draining; send the request to another instance.")
-        served = self.resolve(request.model, request.version)
+        served = request.served
+        if not isinstance(served, ServedModel):
+            served = self._shelf.resolve(request.model, request.version)
         limit = self._options.request_timeout_s
         timeout = limit if request.timeout_s is None else min(request.timeout_s, limit)
-        job = Job(request.inputs, request.rows, (begun or time.monotonic()) + timeout, done)
+        deadline = (begun or time.monotonic()) + timeout
+        job = Job(request.inputs, request.rows, deadline, done, request.priority)
         self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse)
         return job
+
+    def _ran(self, report: BatchReport) -> None:
+        model, version = report.label
+        self.ledger.ran(model, version, report)
 
     def rouse(self) -> None:
         """Wakes an idle engine."""

@@ -76,6 +76,12 @@ class Settings:
     )
     max_image_pixels: int = setting(64_000_000, "largest picture, in pixels", low=1)
     max_reply_bytes: int = setting(64 * 2**20, "largest reply body", low=1)
+    poll_interval_s: float = setting(
+        0.0,
+        "look at the models folder this often, and load what is new or changed, unload what is gone; 0: never",
+        low=0,
+    )
+    admin: bool = setting(False, "let clients load and unload models and list the models folder over HTTP")
     fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
     log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
     access_log: str = setting(

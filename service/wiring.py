@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Service:
         self.telemetry = Telemetry(settings.access_log)
         self.device: dict[str, Any] = {}
         self._thread: threading.Thread | None = None
+        self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
         scheduler = Scheduler(
             max_queue_rows=settings.max_queue_rows,
@@ -62,7 +64,7 @@ class Service:
         )
         self._scheduler = scheduler
         self.runtime = Runtime(
-            scan(Path(settings.models_dir)),
+            partial(scan, Path(settings.models_dir)),
             self._open_model,
             scheduler,
             RuntimeOptions(
@@ -71,7 +73,7 @@ class Service:
                 max_compiled_outputs=settings.max_compiled_outputs,
                 request_timeout_s=settings.request_timeout_ms / 1000,
             ),
-            self._model_settled,
+            self._model_changed,
         )
         metrics.queue_rows.set_function(lambda: self.runtime.waiting_rows)
         metrics.engine_alive.set_function(lambda: float(self.runtime.alive))
@@ -165,16 +167,25 @@ class Service:
             on_padding=metrics.padding_rows.labels(entry.name).inc,
         )
 
-    def _model_settled(self, status: ModelStatus) -> None:
+    def _model_changed(self, status: ModelStatus) -> None:
+        """Tells metrics and log what is served now."""
         self._publish_state(status)
         metrics = self.telemetry.metrics
+        before = self._told.get(status.name, {})
+        for number in before.keys() - status.versions.keys():
+            metrics.model_load.remove(status.name, str(number))
+            metrics.model_bytes.remove(status.name, str(number))
+            _log.info("model '%s' version %d is no longer served", status.name, number)
         for number, served in status.versions.items():
+            if before.get(number) == served.load_s:
+                continue
             metrics.model_load.labels(status.name, str(number)).set(served.load_s)
             metrics.model_bytes.labels(status.name, str(number)).set(served.facts["file_bytes"])
             _log.info(
                 "model '%s' version %d is ready after %.2f s: %d layers",
                 status.name, number, served.load_s, len(served.spec.layers),
             )  # fmt: skip
+        self._told[status.name] = {number: served.load_s for number, served in status.versions.items()}
 
     def _publish_state(self, status: ModelStatus) -> None:
         for state in State:
@@ -198,7 +209,7 @@ def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:
     metrics = telemetry.metrics
 
     def observe(report: BatchReport) -> None:
-        model = str(report.label).partition("/")[0]
+        model, _ = report.label
         metrics.batch_rows.labels(model).observe(report.rows)
         if report.failed:
             metrics.failed_batches.labels(model).inc()

@@ -14,7 +14,7 @@ broken  fails to load
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +139,7 @@ def build_runtime(
     request_timeout_s: float = 30.0,
     before_run: Callable[[], object] = ignore,
     before_compile: Callable[[tuple[str, ...]], object] = accept,
+    scan: Callable[[], Sequence[ModelEntry]] | None = None,
     load: bool = True,
 ) -> Runtime:
     """A runtime over models of this module, its engine thread started; `stop` it when done.
@@ -151,11 +152,12 @@ def build_runtime(
         request_timeout_s: the setting request_timeout_ms, in seconds.
         before_run: called on the engine thread before every batch.
         before_compile: called with the outputs before a function is made.
+        scan: what lies in the models folder, instead of one version of each of `names`.
         load: `False` leaves every model in the state "loading".
     """
     scheduler = Scheduler(max_queue_rows=max_queue_rows)
     runtime = Runtime(
-        [_entry(name) for name in names or ALL],
+        scan or (lambda: [_entry(name) for name in names or ALL]),
         lambda entry, version: _open(entry, version, before_run, before_compile),
         scheduler,
         RuntimeOptions(default_model, max_batch_size, 8, request_timeout_s),

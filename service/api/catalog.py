@@ -55,6 +55,8 @@ def layers(runtime: Runtime, name: str, version: int | None) -> Reply:
 
 def _model(status: ModelStatus) -> dict[str, Any]:
     document: dict[str, Any] = {"name": status.name, "state": status.state.value}
+    if status.reason:
+        document["reason"] = status.reason
     served = status.latest
     if served is not None:
         document |= _served(served) | {"versions": sorted(status.versions)}

@@ -76,10 +76,10 @@ class NativeEndpoint:
         rows = len(next(iter(inputs.values())))
         check_reply(plan.row_bytes * rows, rows, self._limits, _MEND)
         served, timeout_s = plan.served, plan.options.timeout_s
-        request = InferRequest(
+        wanted = InferRequest(
             served.name, served.version, plan.outputs, inputs, rows, timeout_s, served=served
         )
-        return Call(plan, request)
+        return Call(plan, wanted)
 
     def is_heavy_reply(self, result: InferResult) -> bool:
         """Whether rendering would hold up an event loop."""

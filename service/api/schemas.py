@@ -142,6 +142,7 @@ def _catalog() -> dict[str, Schema]:
     model = _record(
         {"name": _TEXT, "state": states},
         {
+            "reason": {**_TEXT, "description": "Why it is unavailable."},
             "version": {**_WHOLE, "description": "The one that answers when a request names none."},
             "versions": _list_of(_WHOLE),
             "engine": _TEXT,

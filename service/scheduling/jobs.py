@@ -10,7 +10,7 @@ import copy
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -136,7 +136,7 @@ class Lane:
         max_batch_size: rows of its largest batch, at least 1.
         run: the forward pass, a `service.engines.Function.run`. Without it the lane is closed: its jobs wait,
             and nobody else with them, until `Scheduler.open` or `Scheduler.fail`.
-        label: passed on to reports as it is.
+        label: model and version, for reports.
 
     Raises:
         SettingsError: an impossible batch size.
@@ -145,7 +145,7 @@ class Lane:
     __slots__ = ("_others", "_plain", "error", "label", "max_batch_size", "name", "run", "waiting_rows")
 
     def __init__(
-        self, name: str, *, max_batch_size: int, run: Run | None = None, label: Hashable = None
+        self, name: str, *, max_batch_size: int, run: Run | None = None, label: tuple[str, int] = ("", 0)
     ) -> None:
         if max_batch_size < 1:
             raise SettingsError(f"Expected max_batch_size to be at least 1. Received: {max_batch_size}.")
@@ -232,7 +232,7 @@ class BatchReport:
     """
 
     lane: str
-    label: Hashable
+    label: tuple[str, int]
     jobs: int
     rows: int
     seconds: float

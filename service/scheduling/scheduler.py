@@ -63,6 +63,7 @@ class Scheduler:
         self._queue = JobQueue(max_queue_rows, max_batch_delay_s)
         self._thread: threading.Thread | None = None
         self._running: Sequence[Job] = ()
+        self._running_lane: Lane | None = None
         self._sleeping = False  # the thread waits for `_wake`; a busy one is never notified
         self._stopping = False
         self._dead = False
@@ -196,13 +197,13 @@ class Scheduler:
                 batch = self._queue.form(now, hurry=self._stopping)
                 if batch is None:
                     return False
-                self._running = batch.jobs
+                self._running, self._running_lane = batch.jobs, batch.lane
                 late = self._claim_locked(batch.late)
             for job in late:
                 job.fail(DeadlineExceeded("The request's time ran out while it waited; see timeout_ms."))
             if batch.jobs:
                 self._report(run_batch(batch, self._clock, self._claim))
-            self._running = ()
+            self._running, self._running_lane = (), None
             if self._draining:
                 self._tell_drained()
         except BaseException as error:
@@ -244,7 +245,7 @@ class Scheduler:
                 _log.exception("%s: the batch's observer raised", report.lane)
 
     def _in_use(self, lanes: Collection[Lane]) -> bool:
-        return any(lane.busy for lane in lanes) or any(job.lane in lanes for job in self._running)
+        return self._running_lane in lanes or any(lane.busy for lane in lanes)
 
     def _tell_drained(self) -> None:
         with self._lock:
@@ -259,6 +260,7 @@ class Scheduler:
         claimed = mark_finished(jobs)
         for job in claimed:
             self._queue.drop(job)
+            job.lane = None  # whoever still holds the job does not hold a model's weights
         if self._draining:
             self._left.notify_all()
         return claimed
@@ -277,7 +279,7 @@ class Scheduler:
             self._dead = True
             # Only marked, not dropped one by one: the queue itself may be what is broken.
             orphans = mark_finished((*self._running, *self._queue.jobs()))
-            self._running = ()
+            self._running, self._running_lane = (), None
             self._queue = JobQueue(0, 0.0)
             self._left.notify_all()
         _log.critical("the engine died; %d jobs get engine_stopped", len(orphans), exc_info=cause)

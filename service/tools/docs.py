@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,8 @@ def _kind(hint: Any) -> str:
         return " or ".join(_kind(member) for member in members)
     if typing.get_origin(hint) is tuple:
         return f"list: {_kind(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) is Mapping:
+        return f"table: {_kind(typing.get_args(hint)[1])} each"
     return _KINDS[hint]
 
 

@@ -20,11 +20,11 @@ LAYERS = {
         *["telemetry", "statistics"],
         *["images", "preprocess"],
         *["codecs", "fitting", "nested_lists"],
-        *["repository", "layers"],
+        *["repository", "class_names", "footprints", "layers"],
         *["scheduling"],
     ],
     3: ["loading", "surgery"],
-    4: ["engines", "runtime", "lanes", "opening", "served"],
+    4: ["engines", "runtime", "lanes", "opening", "served", "shelf", "workshop", "errands", "rollout"],
     5: ["api"],
     6: ["app", "asgi", "exchange", "waiting", "worker"],
     7: ["wiring", "greeting", "__main__", "tools"],
@@ -32,7 +32,13 @@ LAYERS = {
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 KNOWS_TENSORFLOW = {
     *["device"],
-    *["loading.loader", "loading.building", "loading.builtin_layers", "loading.builtin_measures", "loading.crf"],
+    *[
+        "loading.loader",
+        "loading.building",
+        "loading.builtin_layers",
+        "loading.builtin_measures",
+        "loading.crf",
+    ],
     *["loading.custom_objects", "loading.weights"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
@@ -129,7 +135,9 @@ def test_only_the_composition_root_sees_both_sides(module):
 
 
 def test_the_runtime_sees_the_engines_contract_only():
-    seen = set.union(*(own_imports(module) for module in ("runtime", "served", "lanes")))
+    seen = set.union(
+        *(own_imports(module) for module in ("runtime", "served", "lanes", "workshop", "rollout"))
+    )
     assert {name for name in seen if name.startswith("engines")} == {"engines"}
 
 

@@ -42,6 +42,7 @@ class Request:
     ids: np.ndarray
     wish: dict
     job: Job | None = None
+    lane: Lane | None = None
     cancelled_with: LayertapError | None = None
     abandoned: bool = False
     lane_failed: bool = False
@@ -89,7 +90,7 @@ class Anything(RuleBasedStateMachine):
         inputs = {"id": request.ids, "poison": poison, "wide": np.ones((rows, wish["width"]))}
         deadline = self.clock.now + wish["patience"]
         request.job = Job(inputs, rows, deadline, lambda _: self.done(request))
-        lane = self.lanes[which % len(self.lanes)]
+        lane = request.lane = self.lanes[which % len(self.lanes)]
         full = self.scheduler.waiting_rows >= MAX_QUEUE_ROWS
         refused = LoadError if lane.error else QueueFull if full else None
         try:
@@ -142,7 +143,7 @@ class Anything(RuleBasedStateMachine):
         if cold:
             lane = cold[which % len(cold)]
             for request in self.requests:
-                request.lane_failed |= request.job.lane is lane and not request.ended
+                request.lane_failed |= request.lane is lane and not request.ended
             self.scheduler.fail(lane, LoadError("cannot be compiled"))
 
     @invariant()
@@ -175,7 +176,7 @@ def check(request):
     elif type(job.error) is DeadlineExceeded:
         assert job.deadline <= request.answered_at[0]
     elif type(job.error) is NotReady:
-        assert job.lane.run is None
+        assert request.lane.run is None
     else:
         assert type(job.error) is {BAD: InferenceFailed, REJECTED: InputRejected}[poison]
 

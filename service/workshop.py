@@ -1,0 +1,145 @@
+"""Owns how an entry of the repository becomes served models: which versions, what is kept, what is told of failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from service.errors import LayertapError, LoadError
+from service.footprints import version_footprint
+from service.images import image_input
+from service.lanes import LaneCache
+from service.layers import LayerIndex
+from service.model_config import ModelConfig
+from service.repository import ModelEntry, ModelVersion
+from service.scheduling.scheduler import Scheduler
+from service.served import ModelStatus, OpenModel, ServedModel, State
+from service.tensors import ModelSpec
+
+_log = logging.getLogger("layertap.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What it takes to make a served model.
+
+    Args:
+        open_model: loads one version of one model.
+        scheduler: runs its batches.
+        compiler: makes functions off the engine thread.
+        max_batch_size: rows of the largest batch, unless the model says otherwise.
+        max_compiled_outputs: functions kept besides the warm ones.
+    """
+
+    open_model: OpenModel
+    scheduler: Scheduler
+    compiler: Executor
+    max_batch_size: int
+    max_compiled_outputs: int
+
+    def load(self, entry: ModelEntry, before: ModelStatus) -> ModelStatus:
+        """The model's status with the files as they are now; slow.
+
+        The highest good version is served, and those that have a label; or all, where the model's settings say so.
+        A version whose files are what they were is kept as it is. Where newer files fail, what was served goes on.
+        Never raises for a bad file: what went wrong stands in the status and in the log.
+        """
+        versions: dict[int, ServedModel] = {}
+        errors: dict[int, LoadError] = {}
+        if entry.error is not None:
+            errors[0] = LoadError(entry.error, mend="Mend the folder or its model.toml and load it again.")
+            _log.error("model '%s': %s", entry.name, entry.error)
+        for version in entry.versions if entry.error is None else ():
+            if not _is_wanted(entry.config, version.number, found=bool(versions)):
+                continue
+            served = before.versions.get(version.number)
+            try:
+                versions[version.number] = self._load_version(entry, version, served)
+            except Exception as error:  # noqa: BLE001 a defect of ours must not stop the other models
+                errors[version.number] = _failure(entry.name, version.number, error)
+                if served is not None:
+                    versions[version.number] = served
+        labels = before.labels if entry.error is not None else entry.config.labels
+        versions = versions or dict(before.versions)
+        state = State.READY if versions else State.FAILED
+        return ModelStatus(entry.name, state, versions, errors, labels=labels or {})
+
+    def _load_version(
+        self, entry: ModelEntry, version: ModelVersion, served: ServedModel | None
+    ) -> ServedModel:
+        if version.error is not None:
+            raise LoadError(version.error, mend="Mend this version's folder and load it again.")
+        begun = time.monotonic()
+        footprint = version_footprint(entry, version)  # before it is read: what changes meanwhile will differ
+        if served is not None and served.footprint == footprint and _same_model(served.entry, entry):
+            return dataclasses.replace(served, entry=entry)
+        opened = self.open_model(entry, version)
+        engine, config = opened.engine, entry.config
+        offered = (
+            None if config.layers == "any" else (*config.warm_layers, *filter(None, [config.default_layer]))
+        )
+        layers = LayerIndex(entry.name, engine.spec, offered)
+        lanes = LaneCache(
+            (entry.name, version.number),
+            engine,
+            self.scheduler,
+            self.compiler,
+            max_batch_size=config.max_batch_size or self.max_batch_size,
+            max_compiled=self.max_compiled_outputs,
+        )
+        for outputs in _warm_sets(layers, engine.spec, entry):
+            lanes.warm(outputs)
+        inputs = {spec.name: image_input(spec, config.preprocess) for spec in engine.spec.inputs}
+        return ServedModel(
+            name=entry.name,
+            version=version.number,
+            entry=entry,
+            spec=engine.spec,
+            layers=layers,
+            images={name: target for name, target in inputs.items() if target is not None},
+            lanes=lanes,
+            facts=opened.facts,
+            engine=engine.name,
+            load_s=time.monotonic() - begun,
+            footprint=footprint,
+        )
+
+
+def candidates(entry: ModelEntry) -> tuple[int, ...]:
+    """The versions that loading an entry tries first."""
+    numbers = [version.number for version in entry.versions]
+    return tuple(
+        number for number in numbers if _is_wanted(entry.config, number, found=number != max(numbers))
+    )
+
+
+def _is_wanted(config: ModelConfig, number: int, *, found: bool) -> bool:
+    return not found or config.versions == "all" or number in (config.labels or {}).values()
+
+
+def _same_model(before: ModelEntry, now: ModelEntry) -> bool:
+    """Whether two entries differ at most in what can be said anew of a loaded model."""
+    config = dataclasses.replace(before.config, labels=now.config.labels, versions=now.config.versions)
+    return config == now.config and before.object_files == now.object_files
+
+
+def _failure(name: str, version: int, error: Exception) -> LoadError:
+    """What is told of it; without the trace, which would keep all of a half-loaded model in memory."""
+    if isinstance(error, LayertapError):
+        mend = error.mend if isinstance(error, LoadError) else ""
+        _log.error("model '%s' version %d: %s %s", name, version, error.message, mend)
+        return LoadError(error.message, mend=mend)
+    _log.error("model '%s' version %d failed to load", name, version, exc_info=error)
+    return LoadError(f"{type(error).__name__}: {error}")
+
+
+def _warm_sets(layers: LayerIndex, spec: ModelSpec, entry: ModelEntry) -> list[tuple[str, ...]]:
+    """The sets of paths compiled before a model is ready: predictions, the default layer, each warm layer."""
+    predictions = tuple(dict.fromkeys(output.path for output in spec.outputs))
+    named = entry.config.default_layer or spec.bottleneck
+    wanted = [named] if named else []
+    named_sets = [layers.resolve([name]) for name in (*wanted, *entry.config.warm_layers)]
+    return list(dict.fromkeys([predictions, *named_sets]))
