@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from service.api.endpoint import Dialect, Limits
+from service.api.openinference.dialect import OpenInference
 from service.api.tfserving.dialect import TensorFlowServing
 
 
-def every_dialect(limits: Limits) -> tuple[Dialect, ...]:
+def every_dialect(limits: Limits, *, admin: bool = False) -> tuple[Dialect, ...]:
     """The dialects, each under its own prefix.
 
     Args:
         limits: sizes, the same for every dialect.
+        admin: whether models may be put in and out of service over HTTP.
     """
-    return (TensorFlowServing(limits), TensorFlowServing(limits, prefix="/V1"))
+    return (
+        TensorFlowServing(limits),
+        TensorFlowServing(limits, prefix="/V1"),
+        OpenInference(limits, admin=admin),
+    )

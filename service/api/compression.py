@@ -1,0 +1,100 @@
+"""Owns Content-Encoding: gzip and deflate, both ways, and never more bytes than a limit.
+
+`deflate` is the zlib format, as HTTP means it. Source: RFC 9110, section 8.4.1.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+
+from service.errors import BodyTooLarge, InvalidRequest, UnsupportedMedia
+
+CODINGS = ("gzip", "deflate")
+
+_WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_LEVEL = 1  # numbers hardly get smaller at higher ones, and those take several times as long
+_WORTH_BYTES = 1024  # below that the reply fits one packet anyway
+
+
+def unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """The bytes that a body stands for.
+
+    Args:
+        body: as it came.
+        coding: the Content-Encoding header; empty or `identity` leaves the body as it is.
+        max_bytes: how much it may unpack to; no more than that is ever unpacked.
+
+    Raises:
+        UnsupportedMedia: another coding, or several of them.
+        InvalidRequest: the bytes are not of that coding, or cut off.
+        BodyTooLarge: there is more in them than `max_bytes`.
+    """
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return body
+    coding = coding.removeprefix("x-")  # RFC 9110, section 8.4.1.3
+    if coding not in _WINDOW:
+        raise UnsupportedMedia(
+            f"Expected a body whose Content-Encoding is gzip or deflate, or without one. Received: {coding[:80]!r}."
+        )
+    members: list[bytes] = []
+    left = max_bytes
+    while body:
+        stream = zlib.decompressobj(_WINDOW[coding])
+        try:
+            members.append(stream.decompress(body, left + 1))
+        except zlib.error as error:
+            raise _broken(coding, str(error)) from error
+        left -= len(members[-1])
+        if left < 0:
+            raise BodyTooLarge(
+                f"Expected a body that unpacks to at most {max_bytes} bytes. Received: one that holds more.",
+                limit_bytes=max_bytes,
+            )
+        if not stream.eof:
+            raise _broken(coding, "one that is cut off")
+        body = stream.unused_data  # a gzip file may have several members
+        if body and coding == "deflate":
+            raise _broken(coding, "bytes behind its end")
+    return members[0] if len(members) == 1 else b"".join(members)
+
+
+@lru_cache(maxsize=256)
+def choose(accept_encoding: str) -> str:
+    """The coding that a client likes best of ours, or an empty string; gzip where it likes both alike.
+
+    Args:
+        accept_encoding: the header, `gzip;q=0.5, deflate`. Source: RFC 9110, section 12.5.3.
+    """
+    weights = dict.fromkeys(CODINGS, 0.0)
+    for part in accept_encoding.lower().split(","):
+        coding, _, parameters = part.partition(";")
+        if coding.strip() in weights:
+            weights[coding.strip()] = _weight(parameters)
+    best = max(weights, key=weights.__getitem__)
+    return best if weights[best] > 0 else ""
+
+
+def pack(body: bytes, coding: str) -> bytes | None:
+    """The body in a coding of ours; `None` where that would not make it smaller."""
+    if len(body) < _WORTH_BYTES:
+        return None
+    stream = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[coding])
+    packed = stream.compress(body) + stream.flush()
+    return packed if len(packed) < len(body) else None
+
+
+def _weight(parameters: str) -> float:
+    name, _, value = parameters.partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        weight = float(value)
+    except ValueError:
+        return 0.0
+    return weight if weight > 0 else 0.0
+
+
+def _broken(coding: str, received: str) -> InvalidRequest:
+    return InvalidRequest(f"Expected a whole body in {coding}. Received: {received}.")

@@ -1,0 +1,196 @@
+"""Owns the inference route of the protocol: `/v2/models/<m>[/versions/<v>]/infer`.
+
+Clients send the same head again and again and only other numbers behind it. A head of which all tensors are binary
+numbers is therefore read once and remembered: for the next request only the bytes are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.api import compression
+from service.api.endpoint import Limits
+from service.api.http import HttpRequest, Reply
+from service.api.intake import Intake
+from service.api.openinference import inputs
+from service.api.openinference.datatypes import BYTES
+from service.api.openinference.faults import fault
+from service.api.openinference.outputs import OutputPlan, plan_outputs, render_outputs
+from service.api.openinference.paths import model_path
+from service.api.openinference.requests import Head, InputHead, OutputWish, read_head, split_body
+from service.api.weight import check_reply, is_heavy_result
+from service.errors import LayertapError
+from service.runtime import Runtime
+from service.served import ServedModel
+from service.tensors import Array, InferRequest, InferResult
+
+_HEAVY_JSON_BYTES = 32 * 1024
+_HEAVY_BINARY_BYTES = 1024 * 1024
+_MEND = "Ask for fewer rows or outputs, or for binary data."
+_REMEMBERED = 1024
+_MAX_REMEMBERED_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A parsed request: how it is answered, and what the runtime runs for it."""
+
+    plan: OutputPlan
+    request: InferRequest
+    id: str | None
+    accept_encoding: str
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The hidden layers that were asked for."""
+        return self.plan.layers
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A head that was found good, with the model that it was found good for."""
+
+    head: Head
+    dtypes: tuple[str, ...]
+    intake: Intake
+    plan: OutputPlan
+
+
+class InferEndpoint:
+    """The inference route.
+
+    Args:
+        limits: sizes.
+    """
+
+    name = "openinference_infer"
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._generation = 0
+        self._heads: dict[tuple[str, bytes, int], _Known] = {}
+        self._plans: dict[tuple[str, int, int, tuple[OutputWish, ...], bool], OutputPlan] = {}
+
+    def is_heavy(self, request: HttpRequest) -> bool:
+        """Whether parsing would hold up an event loop: pictures, long JSON and packed bodies do."""
+        body, headers = request.body, request.headers
+        length = headers.get(b"inference-header-content-length", b"")
+        size = int(length) if length.isdigit() and len(length) < 10 else len(body)
+        return (
+            b"content-encoding" in headers
+            or size > _HEAVY_JSON_BYTES
+            or len(body) > _HEAVY_BINARY_BYTES
+            or (size == 0 and body.startswith(inputs.PICTURE_MAGIC))
+            or body.find(b'"BYTES"', 0, size) >= 0
+        )
+
+    def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
+        """The call that a request means, its arrays decoded and checked.
+
+        Raises:
+            RequestError: the request is wrong; the message says what was expected and what came.
+            NotReady: the model cannot answer now.
+        """
+        headers = request.headers
+        body = request.body
+        if b"content-encoding" in headers:
+            body = compression.unpack(body, request.header(b"content-encoding"), self._limits.max_input_bytes)
+        text, binary = split_body(body, request.header(b"inference-header-content-length"))
+        accept_encoding = request.header(b"accept-encoding")
+        generation = self._forget_older(runtime.generation)
+        key = (request.path, bytes(text), generation) if len(text) <= _MAX_REMEMBERED_BYTES else None
+        known = self._heads.get(key) if key is not None else None
+        if known is not None:
+            return self._call(known.plan, _read_known(known, binary), known.head, accept_encoding)
+        served = runtime.resolve(*model_path(request.path))
+        intake = self._intake(served)
+        if not len(text) and len(body):
+            plan = self._plan(served, (), generation, binary=True)
+            return self._call(plan, inputs.read_raw(body, intake), _RAW, accept_encoding)
+        head = read_head(text)
+        plan = self._plan(served, head.outputs, generation, binary=head.binary)
+        arrays = inputs.read_inputs(head.inputs, binary, intake)
+        if key is not None and head.id is None and all(map(_is_plain, head.inputs)):
+            self._remember(key, head, intake, plan)
+        return self._call(plan, arrays, head, accept_encoding)
+
+    def is_heavy_reply(self, result: InferResult) -> bool:
+        """Whether rendering would hold up an event loop."""
+        return is_heavy_result(result)
+
+    def render(self, call: Call, result: InferResult) -> Reply:
+        """The reply, packed where the client takes that and it is worth it.
+
+        Raises:
+            ReplyTooLarge: it exceeds `max_reply_bytes`, which could not be known before the model ran.
+        """
+        reply = render_outputs(call.plan, result, call.id)
+        check_reply(len(reply.body), call.request.rows, self._limits, _MEND)
+        coding = compression.choose(call.accept_encoding) if call.accept_encoding else ""
+        packed = compression.pack(reply.body, coding) if coding else None
+        if packed is not None:
+            reply.body = packed
+            reply.headers["content-encoding"] = coding
+        return reply
+
+    def problem(self, error: LayertapError) -> Reply:
+        """The reply for an error."""
+        return fault(error)
+
+    def _call(self, plan: OutputPlan, arrays: dict[str, Array], head: Head, accept_encoding: str) -> Call:
+        served = plan.served
+        rows = len(next(iter(arrays.values())))
+        check_reply(plan.row_bytes * rows, rows, self._limits, _MEND)
+        request = InferRequest(
+            served.name, served.version, plan.paths, arrays, rows, head.timeout_s, head.priority, served
+        )
+        return Call(plan, request, head.id, accept_encoding)
+
+    def _intake(self, served: ServedModel) -> Intake:
+        limits = self._limits
+        return Intake(
+            served.name, served.spec.inputs, served.images, limits.max_input_bytes, limits.max_image_pixels
+        )
+
+    def _plan(
+        self, served: ServedModel, wishes: tuple[OutputWish, ...], generation: int, *, binary: bool
+    ) -> OutputPlan:
+        key = (served.name, served.version, generation, wishes, binary)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = plan_outputs(served, wishes, binary=binary)
+            if sum([len(wish.name) for wish in wishes]) <= _MAX_REMEMBERED_BYTES:
+                if len(self._plans) >= _REMEMBERED:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
+
+    def _forget_older(self, generation: int) -> int:
+        """Lets go of what was remembered while other models were served; returns the generation."""
+        if generation != self._generation:
+            self._heads.clear()
+            self._plans.clear()
+            self._generation = generation
+        return generation
+
+    def _remember(self, key: tuple[str, bytes, int], head: Head, intake: Intake, plan: OutputPlan) -> None:
+        if len(self._heads) >= _REMEMBERED:
+            self._heads.clear()
+        dtypes = {spec.name: spec.dtype for spec in intake.inputs}
+        self._heads[key] = _Known(head, tuple(dtypes[one.name] for one in head.inputs), intake, plan)
+
+
+_RAW = Head(id=None, inputs=(), outputs=(), binary=True, timeout_s=None, priority=0)
+
+
+def _is_plain(head: InputHead) -> bool:
+    return head.size is not None and head.datatype != BYTES
+
+
+def _read_known(known: _Known, binary: memoryview) -> dict[str, Array]:
+    heads = known.head.inputs
+    pieces = inputs.cut_binary(heads, binary)
+    return {
+        head.name: inputs.read_binary(head, piece, dtype)
+        for head, piece, dtype in zip(heads, pieces, known.dtypes, strict=True)
+    }
