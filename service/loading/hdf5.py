@@ -39,10 +39,11 @@ _SAVE_AGAIN = "Save the model again with model.save('model.h5') and copy the who
 
 @dataclass(frozen=True, slots=True)
 class SavedArray:
-    """One array of the file: its path there and its shape."""
+    """One array of the file: its path there, its shape and its size unpacked."""
 
     path: str
     shape: tuple[int, ...]
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +163,8 @@ def _vetted_arrays(file: Any) -> dict[str, SavedArray]:
             path, count = f"{prefix}{name}", count + 1
             item = _vetted_item(group, name, path)
             if isinstance(item, h5py.Dataset):
-                found[path] = SavedArray(path, item.shape)
-                declared += math.prod(item.shape) * item.dtype.itemsize
+                found[path] = SavedArray(path, item.shape, math.prod(item.shape) * item.dtype.itemsize)
+                declared += found[path].size_bytes
                 stored += item.id.get_storage_size()
             elif _address(item) in seen or depth >= MAX_DEPTH:
                 raise _refused(f"a group that holds itself, or more than {MAX_DEPTH} levels, at '{path}'")
