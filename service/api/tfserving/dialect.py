@@ -168,7 +168,8 @@ def problem(error: LayertapError) -> Reply:
     """An error with TensorFlow Serving's HTTP status for its kind, as `{"error": message}`."""
     status = 400 if error.status in _INVALID_ARGUMENT else error.status
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
-    return Reply(status, printing.print_error(error.message), headers=headers)
+    message = " ".join(filter(None, (error.message, error.details.get("mend"))))
+    return Reply(status, printing.print_error(message), headers=headers)
 
 
 def _check_encoding(request: HttpRequest) -> None:

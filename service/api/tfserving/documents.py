@@ -33,7 +33,7 @@ _MAX_TOLD = 200
 
 def models(runtime: Runtime) -> Reply:
     """KServe's list of models, ready or not."""
-    return _reply({"models": [status.name for status in runtime.models()]})
+    return _reply({"models": sorted(status.name for status in runtime.models())})
 
 
 def status(target: Target, runtime: Runtime) -> Reply:
@@ -91,7 +91,10 @@ def metadata(target: Target, runtime: Runtime) -> Reply:
 def _versions(found: ModelStatus) -> dict[int, dict[str, Any]]:
     """A line for each version that answers, has failed or is on its way, the highest first."""
     states: dict[int, tuple[str, dict[str, str]]] = {
-        number: ("END", {"error_code": _LOAD_FAILED, "error_message": error.message})
+        number: (
+            "END",
+            {"error_code": _LOAD_FAILED, "error_message": f"{error.message} {error.mend}".rstrip()},
+        )
         for number, error in found.errors.items()
     }
     states |= dict.fromkeys(found.versions, ("AVAILABLE", _OK))
