@@ -81,7 +81,7 @@ class Service:
             self._publish_state(status)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels, settings.max_reply_bytes)
         self.endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
-        self.dialects = every_dialect(limits)
+        self.dialects = every_dialect(limits, admin=settings.admin)
 
     def start(self) -> None:
         """Starts the engine thread, and the loading of models in the background."""

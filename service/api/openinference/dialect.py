@@ -109,4 +109,6 @@ class OpenInference:
 
 
 def _wrong_method(method: str, request: HttpRequest) -> MethodNotAllowed:
-    return MethodNotAllowed(f"Expected {method} {request.path[:200]}. Received: {request.method}.")
+    return MethodNotAllowed(
+        f"Expected {method} {request.path[:200]}. Received: {request.method}.", allow=method
+    )

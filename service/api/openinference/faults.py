@@ -1,18 +1,26 @@
 """Owns how this dialect tells errors: `{"error": "..."}`, with the HTTP status that Triton's clients expect.
 
-Triton knows no 406, 415 and 422, and calls an unknown output an invalid argument: those are 400 here. Overload is
-told as everywhere in this service, 429 with Retry-After and 504, where Triton has 503 for both.
+Triton knows no 422 and calls an unknown output an invalid argument: those are 400 here; 415 is a Content-Encoding that
+is not known. Overload is told as everywhere in this service, 429 with Retry-After and 504, where Triton has 503.
 
 Source: `HttpCodeFromError` in triton-inference-server/server/src/http_server.cc.
 """
 
 from __future__ import annotations
 
+from service.api.compression import CODINGS
 from service.api.http import Reply
 from service.codecs import encode_json
-from service.errors import LayerNotFound, LayertapError, QueueFull, RequestError
+from service.errors import (
+    LayerNotFound,
+    LayertapError,
+    MethodNotAllowed,
+    QueueFull,
+    RequestError,
+    UnsupportedMedia,
+)
 
-_KEPT = {400, 403, 404, 405, 413, 429}
+_KEPT = {400, 403, 404, 405, 413, 415, 429}
 
 
 def fault(error: LayertapError) -> Reply:
@@ -20,5 +28,11 @@ def fault(error: LayertapError) -> Reply:
     status = error.status
     if isinstance(error, LayerNotFound) or (isinstance(error, RequestError) and status not in _KEPT):
         status = 400
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
+    headers: dict[str, str] = {}
+    if isinstance(error, QueueFull):
+        headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, UnsupportedMedia):
+        headers["accept-encoding"] = ", ".join(CODINGS)
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = error.details["allow"]
     return Reply(status, encode_json({"error": error.message}), headers=headers)

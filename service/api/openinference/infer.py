@@ -98,7 +98,8 @@ class InferEndpoint:
         text, binary = split_body(body, request.header(b"inference-header-content-length"))
         accept_encoding = request.header(b"accept-encoding")
         generation = self._forget_older(runtime.generation)
-        key = (request.path, bytes(text), generation) if len(text) <= _MAX_REMEMBERED_BYTES else None
+        short = binary.nbytes and len(text) <= _MAX_REMEMBERED_BYTES
+        key = (request.path, bytes(text), generation) if short else None
         known = self._heads.get(key) if key is not None else None
         if known is not None:
             return self._call(known.plan, _read_known(known, binary), known.head, accept_encoding)

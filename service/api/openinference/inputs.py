@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from service.api.intake import Budget, Intake, located
+from service.api.intake import Budget, Intake, kind, located
 from service.api.json_inputs import b64_bytes
 from service.api.openinference import datatypes
 from service.api.openinference.datatypes import BYTES
@@ -180,9 +180,8 @@ def _check_picture_shape(head: InputHead) -> None:
 
 def _read_json(head: InputHead, spec: TensorSpec) -> Array:
     data, shape, where = head.data, head.shape, f"data of input '{head.name}'"
+    _check_list(data, where)
     dtype = datatypes.dtype_of(head.datatype)
-    if not isinstance(data, list):
-        raise InvalidInput(f"Expected {where} to be a list. Received: {type(data).__name__}.")
     if dtype == spec.dtype and len(shape) == 2 and len(data) <= 64:  # as many as `quick_rows` may take
         width = shape[1]
         rows = data if shape[0] == len(data) > 0 and isinstance(data[0], list) else _in_rows(data, width)
@@ -193,6 +192,11 @@ def _read_json(head: InputHead, spec: TensorSpec) -> Array:
     array = array_from_lists(data, sent, where, plain=False)
     fitted = fit(_reshaped(array, head, where), sent, where, finite=False)
     return np.asarray(fitted, None if spec.dtype == "string" else spec.dtype)
+
+
+def _check_list(data: Any, where: str) -> None:
+    if not isinstance(data, list):
+        raise InvalidInput(f"Expected {where} to be a list. Received: {kind(data)}.")
 
 
 def _in_rows(flat: list[Any], width: int) -> list[Any]:
@@ -214,9 +218,8 @@ def _read_elements(
     where = f"data of input '{head.name}'"
     pictures = head.name in intake.images
     if head.size is None:
-        array = array_from_lists(
-            head.data if isinstance(head.data, list) else [head.data], _TEXT, where, plain=False
-        )
+        _check_list(head.data, where)
+        array = array_from_lists(head.data, _TEXT, where, plain=False)
         elements = _reshaped(array, head, where).ravel().tolist()
         if pictures:
             elements = [b64_bytes({"b64": text}, f"{where}[{place}]") for place, text in enumerate(elements)]
