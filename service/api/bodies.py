@@ -19,7 +19,7 @@ from service.tensors import Array, TensorSpec
 
 MULTIPART = "multipart/form-data"
 _UNTYPED = ("", "application/octet-stream", "application/x-www-form-urlencoded")
-_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,6 @@ def _sniff(body: bytes) -> str:
         return NPY
     if body.startswith(ZIP_MAGIC):
         return NPZ
-    if body.startswith(_IMAGE_MAGIC):
+    if body.startswith(IMAGE_MAGIC):
         return "image/*"
     return JSON if body.lstrip()[:1] in (b"{", b"[") else ""

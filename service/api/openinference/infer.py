@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.api import compression
+from service.api.bodies import IMAGE_MAGIC
 from service.api.endpoint import Limits
 from service.api.http import HttpRequest, Reply
 from service.api.intake import Intake
@@ -17,6 +18,7 @@ from service.api.openinference.datatypes import BYTES
 from service.api.openinference.faults import fault
 from service.api.openinference.outputs import OutputPlan, plan_outputs, render_outputs
 from service.api.openinference.paths import model_path
+from service.api.openinference.raw import read_raw
 from service.api.openinference.requests import Head, InputHead, OutputWish, read_head, split_body
 from service.api.weight import check_reply, is_heavy_result
 from service.errors import LayertapError
@@ -80,7 +82,7 @@ class InferEndpoint:
             b"content-encoding" in headers
             or size > _HEAVY_JSON_BYTES
             or len(body) > _HEAVY_BINARY_BYTES
-            or (size == 0 and body.startswith(inputs.PICTURE_MAGIC))
+            or (size == 0 and body.startswith(IMAGE_MAGIC))
             or body.find(b'"BYTES"', 0, size) >= 0
         )
 
@@ -107,7 +109,7 @@ class InferEndpoint:
         intake = self._intake(served)
         if not len(text) and len(body):
             plan = self._plan(served, (), generation, binary=True)
-            return self._call(plan, inputs.read_raw(body, intake), _RAW, accept_encoding)
+            return self._call(plan, read_raw(body, intake), _RAW, accept_encoding)
         head = read_head(text)
         plan = self._plan(served, head.outputs, generation, binary=head.binary)
         arrays = inputs.read_inputs(head.inputs, binary, intake)

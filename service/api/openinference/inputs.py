@@ -23,7 +23,7 @@ from service.fitting import fit
 from service.nested_lists import array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
 
-PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_TEXT = TensorSpec("", (None,), "string")
 
 
 def read_inputs(heads: Sequence[InputHead], binary: memoryview, intake: Intake) -> dict[str, Array]:
@@ -45,12 +45,12 @@ def read_inputs(heads: Sequence[InputHead], binary: memoryview, intake: Intake) 
         spec = specs[head.name]
         if head.datatype == BYTES:
             arrays[head.name] = _read_elements(head, data, spec, intake, budget)
-        elif head.size is None:
+            continue
+        budget.spend(math.prod(head.shape) * np.dtype(spec.dtype).itemsize, f"input '{head.name}'")
+        if head.size is None:
             arrays[head.name] = _read_json(head, spec)
         else:
             arrays[head.name] = read_binary(head, data, spec.dtype)
-        if arrays[head.name].dtype.kind != "O" and head.name not in intake.images:
-            budget.spend(arrays[head.name].nbytes, f"input '{head.name}'")
     return arrays
 
 
@@ -112,39 +112,6 @@ def read_binary(head: InputHead, data: memoryview, dtype: str) -> Array:
     return datatypes.decode_numbers(data, head.datatype, head.shape).astype(dtype, copy=False)
 
 
-def read_raw(body: bytes, intake: Intake) -> dict[str, Array]:
-    """The only input of a model from a body that is nothing but its values: one row.
-
-    It is the row's numbers in the input's own datatype, with at most one axis of any size; or the one element of an
-    input of text; or, for an input that takes pictures, an image file.
-
-    Raises:
-        InvalidInput, UndecodableImage: several inputs, several free axes, or another number of bytes.
-
-    Source: "Raw Binary Request" of triton-inference-server/server/docs/protocol/extension_binary_data.md.
-    """
-    spec = intake.only()
-    if spec.dtype == "string":
-        element = np.empty((1,) * len(spec.shape), dtype=object)
-        element.flat[0] = body
-        return {spec.name: fit(element, spec, "the body")}
-    item = np.dtype(spec.dtype).itemsize
-    known = math.prod(size for size in spec.row_shape if size is not None)
-    if spec.name in intake.images and (body.startswith(PICTURE_MAGIC) or len(body) != known * item):
-        return {spec.name: intake.picture(body, spec.name)[np.newaxis]}
-    free = spec.row_shape.count(None)
-    count, rest = divmod(len(body), known * item)
-    if free > 1 or rest or not count or (count > 1 and not free):
-        shape = ", ".join("any" if size is None else str(size) for size in spec.row_shape)
-        raise InvalidInput(
-            f"Expected the body to be one row of input '{spec.name}', shape [{shape}] of "
-            f"{datatypes.datatype_of(spec.dtype)} with at most one axis of any size. Received: {len(body)} bytes."
-        )
-    shape_sent = (1, *(count if size is None else size for size in spec.row_shape))
-    numbers = datatypes.decode_numbers(memoryview(body), datatypes.datatype_of(spec.dtype), shape_sent)
-    return {spec.name: numbers.astype(spec.dtype, copy=False)}
-
-
 def _check_datatype(head: InputHead, spec: TensorSpec) -> None:
     if datatypes.widens(head.datatype, spec.dtype):
         if head.size is None and head.datatype in datatypes.BINARY_ONLY:
@@ -191,7 +158,7 @@ def _read_json(head: InputHead, spec: TensorSpec) -> Array:
     sent = TensorSpec(head.name, (None, *shape[1:]), dtype)
     array = array_from_lists(data, sent, where, plain=False)
     fitted = fit(_reshaped(array, head, where), sent, where, finite=False)
-    return np.asarray(fitted, None if spec.dtype == "string" else spec.dtype)
+    return np.asarray(fitted, spec.dtype)
 
 
 def _check_list(data: Any, where: str) -> None:
@@ -231,9 +198,6 @@ def _read_elements(
     array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return fit(array.reshape(head.shape), spec, where)
-
-
-_TEXT = TensorSpec("", (None,), "string")
 
 
 def _decode_pictures(elements: list[bytes], name: str, where: str, intake: Intake, budget: Budget) -> Array:
