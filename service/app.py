@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask, Response, redirect, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
+from werkzeug.routing import PathConverter
 
 from service import errors
 from service.api import catalog
@@ -102,8 +103,18 @@ def _add_dialect(
         endpoint = dialect.endpoint(request.path) if request.method == "POST" else None
         return tell(dialect) if endpoint is None else infer(endpoint)
 
-    for rule in (dialect.prefix, f"{dialect.prefix}/", f"{dialect.prefix}/<path:rest>"):
-        app.add_url_rule(rule, rule, view, methods=_METHODS, provide_automatic_options=False)
+    app.url_map.converters["rest"] = _Rest
+    for rule in (dialect.prefix, f"{dialect.prefix}/<rest:rest>"):
+        app.add_url_rule(
+            rule, rule, view, methods=_METHODS, provide_automatic_options=False, merge_slashes=False
+        )
+
+
+class _Rest(PathConverter):
+    """Whatever follows a dialect's prefix; unlike werkzeug's own converter it takes a slash first, and nothing."""
+
+    regex = r"[\s\S]*?"
+    part_isolating = False
 
 
 def _given_id() -> bytes | None:
