@@ -1,4 +1,4 @@
-"""Owns the command line: `python -m service serve [--setting value ...]`."""
+"""Owns the command line: `python -m service serve [--setting value ...]`, `doctor FILE...`, `convert FILE OUT`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from typing import NoReturn
 
 from service.errors import SettingsError
 from service.settings import Settings, child_environ, load_settings
+from service.tools.doctor import command as doctor
 
 _CONFIG = Path(__file__).parent.parent / "gunicorn.conf.py"
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Starts gunicorn with the settings of the command line; does not return."""
+    """Runs a command; `serve` becomes gunicorn, the others end with their exit status."""
     parsed = _parser().parse_args(arguments)
-    flags = {name: value for name, value in vars(parsed).items() if name != "command" and value is not None}
+    if parsed.command == "doctor":
+        sys.exit(doctor.run(parsed))
+    if parsed.command == "convert":
+        from service.tools.convert import run  # noqa: PLC0415 imports TensorFlow, which others do without
+
+        sys.exit(run(parsed.file, parsed.out, tuple(parsed.custom_objects)))
+    _serve({name: value for name, value in vars(parsed).items() if name != "command" and value is not None})
+
+
+def _serve(flags: dict[str, str]) -> NoReturn:
     try:
         load_settings(flags=flags)
     except SettingsError as error:
@@ -40,7 +50,26 @@ def _parser() -> argparse.ArgumentParser:
             choices=field.metadata["choices"] or None,
             help=f"{field.metadata['doc']} (default: {field.default})".replace("%", "%%"),
         )
+    doctor.add_arguments(
+        commands.add_parser(
+            "doctor", help=doctor.DESCRIPTION, description=doctor.DESCRIPTION, epilog=doctor.EPILOG
+        )
+    )
+    _add_convert(commands.add_parser("convert", help="write a clean Keras 3 file, proved equal"))
     return parser
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the model file")
+    parser.add_argument("out", type=Path, help="the new file: .keras or .h5; it must not exist")
+    parser.add_argument(
+        "--custom-objects",
+        metavar="FILE",
+        action="append",
+        default=[],
+        type=Path,
+        help="a Python file that defines custom objects, besides those beside the model; it is run",
+    )
 
 
 if __name__ == "__main__":

@@ -7,22 +7,26 @@ Source: keras/src/saving/saving_lib.py of Keras 3.15.1.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from service.errors import LoadError
-from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, look
+from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, Contents, look
 
 _ZIP_START = b"PK\x03\x04"
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
+METADATA = "metadata.json"
 MAX_CONFIG_BYTES = 2**27
+MAX_METADATA_BYTES = 2**20
 MAX_MEMBERS = 10_000
 
 _SAVE_AGAIN = "Save the model again with model.save('model.keras') and copy the whole file."
@@ -34,8 +38,23 @@ def is_archive(path: Path) -> bool:
         return file.read(len(_ZIP_START)) == _ZIP_START
 
 
-def read_config(path: Path) -> str:
-    """The config's JSON text of a `.keras` file, whose members and weights are vetted.
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """What a `.keras` file holds.
+
+    Args:
+        config: the JSON text of the model's config.
+        keras_version: of the Keras that wrote it; `None` where the file does not say.
+        contents: of the weights file inside.
+    """
+
+    config: str
+    keras_version: str | None
+    contents: Contents
+
+
+def look_into(path: Path) -> Archive:
+    """The contents of a `.keras` file, its members and weights vetted.
 
     Raises:
         LoadError: not such an archive, damaged, or holding what Keras never writes.
@@ -49,8 +68,17 @@ def read_config(path: Path) -> str:
             )
         _vet_members(archive, path)
         with archive.open(WEIGHTS) as weights:
-            look(weights)
-        return archive.read(CONFIG).decode("utf-8")
+            contents = look(weights)
+        return Archive(archive.read(CONFIG).decode("utf-8"), _version(archive), contents)
+
+
+def read_config(path: Path) -> str:
+    """The config's JSON text of a `.keras` file, whose members and weights are vetted.
+
+    Raises:
+        LoadError: not such an archive, damaged, or holding what Keras never writes.
+    """
+    return look_into(path).config
 
 
 @contextmanager
@@ -77,6 +105,17 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise LoadError(
             f"Expected an intact .keras archive. Received: {type(error).__name__}: {error}.", mend=_SAVE_AGAIN
         ) from error
+
+
+def _version(archive: zipfile.ZipFile) -> str | None:
+    if METADATA not in archive.namelist() or archive.getinfo(METADATA).file_size > MAX_METADATA_BYTES:
+        return None
+    try:
+        metadata = json.loads(archive.read(METADATA))
+    except (ValueError, RecursionError):
+        return None
+    version = metadata.get("keras_version") if isinstance(metadata, dict) else None
+    return version if isinstance(version, str) else None
 
 
 def _vet_members(archive: zipfile.ZipFile, path: Path) -> None:

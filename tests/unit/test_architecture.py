@@ -24,7 +24,7 @@ LAYERS = {
         *["scheduling"],
     ],
     3: ["loading", "surgery"],
-    4: ["engines", "runtime", "lanes", "opening", "served", "shelf", "workshop", "errands", "rollout"],
+    4: ["engines", "runtime", "lanes", "opening", "served", "shelf", "workshop", "errands", "rollout", "reloading"],
     5: ["api"],
     6: ["app", "asgi", "exchange", "waiting", "worker"],
     7: ["wiring", "greeting", "__main__", "tools"],
@@ -40,9 +40,13 @@ KNOWS_TENSORFLOW = {
         "loading.crf",
     ],
     *["loading.custom_objects", "loading.weights"],
+    *["loading.legacy.keras1_layers", "loading.legacy.local_layers", "loading.legacy.merge_layers"],
+    *["loading.legacy.tensorflow_layers", "loading.legacy.replacements"],
+    *["loading.fallback", "loading.tf_keras_mirror", "loading.tf_keras_model"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
     *["engines.tensorflow", "opening"],
+    *["loading.rehearsal", "tools.compare", "tools.convert", "tools.proof"],
 }
 BANNED_NAMES = {
     "utils",
@@ -93,6 +97,7 @@ def own_imports(module):
         "scheduling",
         "surgery",
         "tools",
+        "loading.legacy",
     }
     return names - packages_of_others
 

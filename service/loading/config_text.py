@@ -1,0 +1,112 @@
+"""Owns the way from a config's text to its values: JSON of a size and depth that a model can have.
+
+What Keras makes of a config grows with it, and most readers of one are recursive; so both are bounded here,
+before anybody looks at what it says. Numbers that no model has are refused as well: Keras would allocate them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from service.errors import LoadError
+
+MAX_CHARACTERS = 2**25
+MAX_VALUES = 1_000_000
+MAX_DEPTH = 200
+MAX_ROW_VALUES = 2**31
+"""Numbers in one row of an input: 8 GiB of float32."""
+
+MAX_NUMBER = 2**31
+"""The largest size of anything; TensorFlow counts many things in 32 bits."""
+
+MAX_UNROLLED_STEPS = 1000
+"""Keras builds an unrolled layer step by step."""
+
+_SHAPES = frozenset(
+    ["batch_input_shape", "batch_shape", "input_shape", "shape", "target_shape", "build_input_shape"]
+)
+_ANY_NUMBER = frozenset(["seed", "salt"])
+_MEND = "Save the model again with model.save and copy the whole file."
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Args:
+        text: the config as it stands in the file.
+        where: names the file in messages.
+
+    Raises:
+        LoadError: not JSON, not an object, larger or deeper than a model's, or with numbers that no model has.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise LoadError(
+            f"Expected a config of at most {MAX_CHARACTERS} characters in {where}. Received: {len(text)}.",
+            mend=_MEND,
+        )
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(
+            f"Expected the config in {where} to be JSON. Received: {type(error).__name__}: {error}.",
+            mend=_MEND,
+        ) from error
+    if not isinstance(value, dict):
+        raise LoadError(
+            f"Expected the config in {where} to be a JSON object. Received: {type(value).__name__}.",
+            mend="Save the model again with model.save.",
+        )
+    _refuse_absurd(value, where)
+    return value
+
+
+def _refuse_absurd(config: dict[str, Any], where: str) -> None:
+    steps, unrolled = 0, False
+    for key, value, depth, count in _walk(config):
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise _absurd(
+                where, f"more than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"over {MAX_VALUES} values"
+            )
+        if isinstance(value, int) and abs(value) > MAX_NUMBER and key not in _ANY_NUMBER:
+            raise _absurd(where, f"a '{key}' of {_digits(value)}")
+        if key in _SHAPES and isinstance(value, list):
+            sizes = [size for size in value if isinstance(size, int)]
+            if _product(sizes) > MAX_ROW_VALUES:
+                raise _absurd(where, f"a '{key}' of {'x'.join(map(_digits, sizes[:8]))}")
+            steps = max([steps, *sizes])
+        unrolled = unrolled or (key == "unroll" and value is True)
+    if unrolled and steps > MAX_UNROLLED_STEPS:
+        raise _absurd(where, f"a recurrent layer unrolled over {steps} steps")
+
+
+def _walk(config: dict[str, Any]) -> Iterator[tuple[str, Any, int, int]]:
+    """Every value with the key it stands under, its depth and how many came before it."""
+    waiting: list[tuple[str, Any, int]] = [("", config, 0)]
+    count = 0
+    while waiting:
+        key, value, depth = waiting.pop()
+        yield key, value, depth, count
+        count += 1
+        if isinstance(value, dict):
+            waiting += [(name, item, depth + 1) for name, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(key, item, depth + 1) for item in value]
+
+
+def _product(sizes: list[int]) -> int:
+    total = 1
+    for size in sizes[:64]:
+        total *= max(abs(size), 1)
+    return total
+
+
+def _digits(number: int) -> str:
+    return (
+        str(number) if abs(number) < 10**12 else f"{'-' if number < 0 else ''}10^{len(str(abs(number))) - 1}"
+    )
+
+
+def _absurd(where: str, what: str) -> LoadError:
+    return LoadError(f"Expected a config as Keras writes it in {where}. Received: {what}.", mend=_MEND)

@@ -1,0 +1,76 @@
+"""Owns the check of a model's weights against its file before any of them is allocated.
+
+A config may ask for weights of any size; Keras allocates and fills them as it builds. In a stateless scope it
+only notes what it would allocate: the model is built there once, counted, and thrown away.
+
+Source: keras/src/backend/common/variables.py (`Variable.__init__`, `register_uninitialized_variable`) and
+keras/src/backend/common/stateless_scope.py of Keras 3.15.1.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import StatelessScope
+
+from service.errors import LoadError
+
+FREE_VALUES = 2**24
+"""Weights a model may have beyond the file's: states of random generators, tables that are not saved."""
+
+TIMES_STORED = 4
+_UNINITIALIZED = "uninitialized_variables"
+_COUNTERS = "object_name_uids"
+
+
+def refuse_giants(build: Callable[[], Any], stored_values: int, *, trusted: bool) -> None:
+    """Builds without allocating, and compares what the model asks for with what the file holds.
+
+    Args:
+        build: builds the model.
+        stored_values: how many numbers the file's arrays have.
+        trusted: whether the operator's own code takes part, which may be unable to build in this way.
+
+    Raises:
+        LoadError: the config asks for far more weights than the file has.
+        Exception: what `build` raises, if no code of the operator takes part.
+    """
+    with _noted() as variables:
+        try:
+            build()
+        except Exception:
+            if not trusted and not _are_giants(variables, stored_values):
+                raise
+    if _are_giants(variables, stored_values):
+        asked = sum(math.prod(variable.shape) for variable in variables)
+        raise LoadError(
+            f"Expected a config that fits the {stored_values} numbers in the file. Received: one that asks for "
+            f"{asked} weights.",
+            mend="Save the model again with model.save and copy the whole file.",
+        )
+
+
+def _are_giants(variables: list[Any], stored_values: int) -> bool:
+    asked: int = sum(math.prod(variable.shape) for variable in variables)
+    return asked > FREE_VALUES + TIMES_STORED * stored_values
+
+
+@contextmanager
+def _noted() -> Iterator[list[Any]]:
+    """The variables that are asked for meanwhile; names that Keras numbers are counted as before afterwards."""
+    pending = global_state.get_global_attribute(_UNINITIALIZED, [], set_to_default=True)
+    counters = global_state.get_global_attribute(_COUNTERS)
+    noted: list[Any] = []
+    global_state.set_global_attribute(_UNINITIALIZED, noted)
+    global_state.set_global_attribute(_COUNTERS, collections.defaultdict(int, counters or {}))
+    try:
+        with StatelessScope(initialize_variables=False):
+            yield noted
+    finally:
+        global_state.set_global_attribute(_UNINITIALIZED, pending)
+        global_state.set_global_attribute(_COUNTERS, counters)
