@@ -26,6 +26,7 @@ from service.asgi import ExpressLane
 from service.cores import usable_cores
 from service.errors import SettingsError
 from service.greeting import greet
+from service.reloading import Reloader
 from service.repository import ModelEntry, ModelVersion, scan
 from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import BatchReport, Scheduler
@@ -63,8 +64,9 @@ class Service:
             on_death=_replace_worker,
         )
         self._scheduler = scheduler
+        look = partial(scan, Path(settings.models_dir))
         self.runtime = Runtime(
-            partial(scan, Path(settings.models_dir)),
+            look,
             self._open_model,
             scheduler,
             RuntimeOptions(
@@ -75,6 +77,7 @@ class Service:
             ),
             self._model_changed,
         )
+        self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         metrics.queue_rows.set_function(lambda: self.runtime.waiting_rows)
         metrics.engine_alive.set_function(lambda: float(self.runtime.alive))
         for status in self.runtime.models():
@@ -91,6 +94,7 @@ class Service:
 
     def stop(self) -> None:
         """Answers what waits, then stops."""
+        self._reloader.stop()
         self.runtime.stop(drain=True)
 
     def flask(self) -> Flask:
@@ -150,6 +154,8 @@ class Service:
             greet(self.runtime, settings)
         else:
             _log.error("not ready: no model could be loaded from %s", settings.models_dir)
+        if settings.poll_interval_s:
+            self._reloader.start()
 
     def _open_model(self, entry: ModelEntry, version: ModelVersion) -> OpenedModel:
         from service.opening import open_model  # noqa: PLC0415 TensorFlow: after fork, off the loop

@@ -87,7 +87,10 @@ class TensorFlowEndpoint:
         check_reply((plan.column_bytes if columns else plan.row_bytes) * rows, rows, self._limits, _MEND)
         served = plan.served
         return Call(
-            plan, InferRequest(served.name, served.version, plan.outputs, inputs, rows), columns, bare
+            plan,
+            InferRequest(served.name, served.version, plan.outputs, inputs, rows, served=served),
+            columns,
+            bare,
         )
 
     def is_heavy_reply(self, result: InferResult) -> bool:

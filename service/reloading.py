@@ -1,0 +1,85 @@
+"""Owns hot reload: it looks at the models folder again and again, and has what changed loaded or unloaded.
+
+A model is touched once its files look the same twice in a row, so that none is read while it is being copied. One
+that was unloaded on request stays so until its files change. Files that do not load are not tried again until they
+change.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from service.errors import LayertapError, ModelNotFound, NotReady, RepositoryError
+from service.footprints import Footprint, entry_footprint
+from service.rollout import Scan
+from service.runtime import Runtime
+
+_log = logging.getLogger("layertap.models")
+
+
+class Reloader:
+    """Keeps a runtime in step with its folder, on a thread of its own or by hand with `look`.
+
+    Args:
+        runtime: loads and unloads.
+        scan: what lies in the models folder now.
+        interval_s: how often to look.
+    """
+
+    def __init__(self, runtime: Runtime, scan: Scan, interval_s: float) -> None:
+        self._runtime = runtime
+        self._scan = scan
+        self._interval_s = interval_s
+        self._served = self._look_at_folder()  # as far as what was seen has been acted upon
+        self._seen = self._served
+        self._stopped = threading.Event()
+
+    def start(self) -> threading.Thread:
+        """Looks every `interval_s` from now on, until `stop`; returns the thread that does."""
+        thread = threading.Thread(target=self._go, name="layertap-reloader", daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Looks once, and acts on what is different from what is served and the same as at the last look."""
+        seen, before = self._look_at_folder(), self._seen
+        self._seen = seen
+        for name in sorted({*seen, *self._served}):
+            now = seen.get(name)
+            if now != self._served.get(name) and now == before.get(name):
+                self._act(name, now)
+
+    def _act(self, name: str, now: Footprint | None) -> None:
+        self._served = {other: mark for other, mark in self._served.items() if other != name}
+        if now is not None:
+            self._served[name] = now
+        try:
+            if now is None:
+                self._runtime.forget_model(name)
+            else:
+                self._runtime.load_model(name)
+        except ModelNotFound:
+            _log.info("model '%s' came and went", name)
+        except NotReady as error:  # a file that does not load has told so in the log already
+            _log.debug("model '%s': %s", name, error.message)
+
+    def _look_at_folder(self) -> dict[str, Footprint]:
+        return {entry.name: entry_footprint(entry) for entry in self._scan()}
+
+    def _go(self) -> None:
+        gone = False
+        while not self._stopped.wait(self._interval_s):
+            try:
+                self.look()
+                gone = False
+            except RepositoryError as error:
+                if not gone:
+                    _log.error("what is served goes on: %s", error.message)
+                gone = True
+            except (LayertapError, OSError):
+                _log.exception("the models folder could not be looked at; trying again")
