@@ -106,10 +106,19 @@ def run(source: Path, out: Path, object_files: tuple[Path, ...]) -> int:
     for repair in done.repairs:
         print(f"  repaired: {repair}")
     if not done.plain:
-        print(
-            f"  Keras alone does not read it; the service does, with the same custom objects. {done.trouble}"
+        why = (
+            f"needs custom_objects for {', '.join(done.objects)}"
+            if done.objects
+            else f"fails: {done.trouble}"
         )
+        print(f"  The service reads it as it read {source.name}; Keras alone {why}.")
     return 0
+
+
+def _custom_objects(written: Path) -> tuple[str, ...]:
+    inside = archive.look_into(written) if archive.is_archive(written) else hdf5.look(written)
+    needs = missing(parse(inside.config or "", written.name), layers=LAYERS, offered=())
+    return tuple(dict.fromkeys(need.saved.split(" ")[0] for need in needs))
 
 
 def _check_target(out: Path) -> None:

@@ -1,7 +1,6 @@
 """What a config's text may be, and which numbers no model has."""
 
 import json
-import time
 
 import pytest
 
@@ -54,6 +53,4 @@ def test_what_is_no_object_is_refused(text):
     ],
 )
 def test_what_no_model_has_is_refused_with_its_reason(text, reason):
-    before = time.process_time()
     assert reason in refusal(text)
-    assert time.process_time() - before < 5  # bounded, not measured
