@@ -61,12 +61,12 @@ class Desk:
     def new_lane(self, max_batch_size=4, run=None, name="m"):
         return Lane(name, max_batch_size=max_batch_size, run=run or self.model, label=(name, 1))
 
-    def job(self, *values, deadline=FOREVER, done=None):
+    def job(self, *values, deadline=FOREVER, done=None, priority=0):
         rows = np.array(values, np.float64).reshape(-1, 1)
-        return Job({"x": rows}, len(rows), deadline, done or self.finished.append)
+        return Job({"x": rows}, len(rows), deadline, done or self.finished.append, priority)
 
-    def submit(self, *values, lane=None, deadline=FOREVER, done=None):
-        job = self.job(*values, deadline=deadline, done=done)
+    def submit(self, *values, lane=None, deadline=FOREVER, done=None, priority=0):
+        job = self.job(*values, deadline=deadline, done=done, priority=priority)
         self.scheduler.submit(lane or self.lane, job)
         return job
 

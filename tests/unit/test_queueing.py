@@ -7,6 +7,7 @@ import pytest
 from scheduling import FOREVER, Desk, answer
 
 from service.errors import InferenceFailed, InvalidInput, QueueFull, SettingsError
+from service.scheduling.jobs import MIDDLE_PRIORITY
 from service.scheduling.scheduler import Job, Lane
 
 
@@ -313,3 +314,65 @@ def test_retry_after_follows_the_measured_pace(batch_s, waiting, expected):
     with pytest.raises(QueueFull) as caught:
         desk.submit(1)
     assert caught.value.retry_after_s == expected
+
+
+# -- priority ---------------------------------------------------------------------------------------------
+
+
+def test_higher_priorities_join_first_and_equal_ones_in_order():
+    desk = Desk(max_batch_size=3)
+    for value, priority in [(1, 9), (2, 0), (3, 2), (4, 1), (5, 2), (6, 0), (7, MIDDLE_PRIORITY)]:
+        desk.submit(value, priority=priority)
+    desk.run_all()
+    assert desk.model.batches == [[4, 3, 5], [2, 6, 7], [1]]
+
+
+def test_a_lane_with_a_higher_priority_goes_first():
+    desk = Desk()
+    other = desk.new_lane(name="other")
+    desk.submit(1)
+    desk.submit(2, lane=other)
+    desk.submit(3, lane=other, priority=1)
+    desk.run_all()
+    assert desk.model.batches == [[3, 2], [1]]
+
+
+def test_a_large_job_goes_to_the_back_of_its_own_priority_only():
+    desk = Desk(max_batch_size=2)
+    desk.submit(1, 2, 3, 4, 5, 6, priority=1)
+    desk.submit(7, priority=1)
+    desk.submit(8)
+    desk.run_all()
+    assert desk.model.batches == [[1, 2], [7, 3], [4, 5], [6, 8]]
+
+
+def test_a_job_of_any_priority_can_be_cancelled_and_is_gone():
+    desk = Desk()
+    jobs = [desk.submit(value, priority=value) for value in (1, 2, 9)]
+    for job in jobs:
+        assert desk.scheduler.cancel(job)
+    assert desk.scheduler.waiting_rows == 0
+    assert desk.run_all() == 0
+    desk.submit(4, priority=2)
+    desk.run_all()
+    assert desk.model.batches == [[4]]
+
+
+def test_a_delay_counts_from_the_oldest_job_of_any_priority():
+    desk = Desk(max_batch_delay_s=1.0)
+    desk.submit(1)
+    desk.clock.now = 0.9
+    desk.submit(2, priority=1)
+    assert desk.scheduler.next_due() == 1.0
+    desk.clock.now = 1.0
+    desk.run_all()
+    assert desk.model.batches == [[2, 1]]
+
+
+def test_a_lane_that_fails_tells_every_priority():
+    desk = Desk()
+    closed = Lane("closed", max_batch_size=2)
+    jobs = [desk.submit(1, lane=closed, priority=priority) for priority in (0, 1, 9)]
+    desk.scheduler.fail(closed, InferenceFailed("no function"))
+    assert [job.error.code for job in jobs] == ["inference_failed"] * 3
+    assert desk.scheduler.waiting_rows == 0

@@ -1,6 +1,7 @@
 """Any order of events: every job ends exactly once, with what is right."""
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from service.errors import (
     NotReady,
     QueueFull,
 )
+from service.scheduling.jobs import MIDDLE_PRIORITY
 from service.scheduling.scheduler import Job, Lane, Scheduler
 
 MAX_QUEUE_ROWS = 25
@@ -30,6 +32,7 @@ WISHES = st.fixed_dictionaries(
         "poison": st.sampled_from([0.0, 0.0, 0.0, BAD, REJECTED]),
         "poisoned_row": st.integers(0, 29),
         "patience": st.integers(0, 6),
+        "priority": st.sampled_from([0, 0, 0, 1, 2, MIDDLE_PRIORITY, 9]),
         "raises": st.booleans(),
     }
 )
@@ -63,10 +66,13 @@ class Anything(RuleBasedStateMachine):
         self.seen = set()
         self.ids = itertools.count()
         self.lanes = []
+        self.delay = 0.0
+        self.ran_last = []
         self.scheduler = Scheduler(max_queue_rows=MAX_QUEUE_ROWS, clock=self.clock)
 
     @initialize(delay=st.sampled_from([0.0, 2.0]), sizes=st.tuples(*[st.integers(1, MAX_BATCH_SIZE)] * 3))
     def begin(self, delay, sizes):
+        self.delay = delay
         self.scheduler = Scheduler(max_queue_rows=MAX_QUEUE_ROWS, max_batch_delay_s=delay, clock=self.clock)
         self.lanes = [Lane(f"m{i}", max_batch_size=size, run=self.run) for i, size in enumerate(sizes)]
 
@@ -75,6 +81,7 @@ class Anything(RuleBasedStateMachine):
         assert 1 <= len(ids) <= MAX_BATCH_SIZE
         assert len(poison) == len(wide) == len(ids)
         self.seen.update(ids.tolist())
+        self.ran_last = ids.tolist()
         if (poison == REJECTED).any():
             raise InputRejected("Expected a good row. Received: a bad one.")
         if (poison == BAD).any():
@@ -89,7 +96,7 @@ class Anything(RuleBasedStateMachine):
         poison[wish["poisoned_row"] % rows] = wish["poison"]
         inputs = {"id": request.ids, "poison": poison, "wide": np.ones((rows, wish["width"]))}
         deadline = self.clock.now + wish["patience"]
-        request.job = Job(inputs, rows, deadline, lambda _: self.done(request))
+        request.job = Job(inputs, rows, deadline, lambda _: self.done(request), wish["priority"])
         lane = request.lane = self.lanes[which % len(self.lanes)]
         full = self.scheduler.waiting_rows >= MAX_QUEUE_ROWS
         refused = LoadError if lane.error else QueueFull if full else None
@@ -125,7 +132,22 @@ class Anything(RuleBasedStateMachine):
     @rule()
     def step(self):
         due = self.scheduler.next_due()
+        self.ran_last = []
+        ready = {lane: self.ready_rows(lane) for lane in self.lanes if lane.run is not None}
+        late = any(not r.ended and r.job.deadline <= self.clock.now for r in self.requests)
+        at_once = due == -math.inf and not self.delay and not late  # a late job has its turn, too, and leaves
         assert self.scheduler.step() is (due is not None and due <= self.clock.now)
+        if self.ran_last and at_once:
+            urgent = min(rank for rows in ready.values() for rank in rows.values())
+            first = min(rank for rows in ready.values() for row, rank in rows.items() if row in self.ran_last)
+            assert first == urgent  # whatever is next has the highest priority there is
+
+    def ready_rows(self, lane):
+        """The rows that wait in a lane and are not late, with their priorities."""
+        waiting = [
+            r for r in self.requests if r.lane is lane and not r.ended and r.job.deadline > self.clock.now
+        ]
+        return {row: r.job.priority for r in waiting for row in r.ids.tolist() if row not in self.seen}
 
     @rule(size=st.integers(1, MAX_BATCH_SIZE))
     def ask_for_a_lane_that_is_not_compiled(self, size):

@@ -313,3 +313,51 @@ def test_a_callback_may_submit_cancel_and_stop():
     assert stopped.wait(PATIENCE_S)
     scheduler.stop(drain=True)
     assert not scheduler.alive
+
+
+def test_draining_lanes_waits_for_what_waits_and_what_runs(scheduler):
+    gate = Gate()
+    lane, other = Lane("m", max_batch_size=1, run=gate), Lane("other", max_batch_size=1, run=Model())
+    tickets = [Ticket([float(number)]) for number in range(3)]
+    assert scheduler.drain({lane, other}, PATIENCE_S)  # nothing to wait for
+    for ticket in tickets:
+        scheduler.submit(lane, ticket.job)
+    assert gate.entered.wait(PATIENCE_S)
+    assert scheduler.drain({other}, PATIENCE_S)
+    assert not scheduler.drain({lane}, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        drained = pool.submit(scheduler.drain, {lane}, PATIENCE_S)
+        gate.opened.set()
+        assert drained.result(PATIENCE_S)
+        assert [ticket.calls for ticket in tickets] == [1, 1, 1]
+
+
+def test_draining_ends_with_the_last_cancel(scheduler):
+    cold = Lane("cold", max_batch_size=1)
+    ticket = Ticket([1.0])
+    scheduler.submit(cold, ticket.job)
+    with ThreadPoolExecutor(1) as pool:
+        drained = pool.submit(scheduler.drain, {cold}, PATIENCE_S)
+        scheduler.cancel(ticket.job)
+        assert drained.result(PATIENCE_S)
+
+
+def test_a_finished_job_holds_no_lane(scheduler):
+    lane = Lane("m", max_batch_size=4, run=Model())
+    ticket = Ticket([1.0])
+    scheduler.submit(lane, ticket.job)
+    assert ticket.wait().lane is None
+
+
+def test_every_listener_is_told_whatever_another_one_raises(caplog):
+    def refuse(_):
+        raise RuntimeError
+
+    told = [[], []]
+    scheduler = Scheduler(max_queue_rows=10, observe=told[0].append)
+    scheduler.listen(refuse)
+    scheduler.listen(told[1].append)
+    scheduler.submit(Lane("m", max_batch_size=4, run=Model()), Ticket([1.0]).job)
+    scheduler.step()
+    assert len(told[0]) == len(told[1]) == 1
+    assert "observer raised" in caplog.text
