@@ -12,7 +12,7 @@ import tensorflow as tf
 from service.engines.parity import GOLDEN, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import LoadError
-from service.loading.loader import load
+from service.loading.loader import LoadedModel, load
 from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
 from service.surgery.cut import describe, seeded_rows
@@ -43,7 +43,7 @@ def open_model(
             state, so that an answer would depend on the requests before it.
     """
     loaded = load(version.path, entry.config, entry.object_files, entry.folder)
-    _refuse_state(loaded.model)
+    _refuse_state(loaded.original or loaded.model)
     spec = describe(loaded.model)
     engine = TensorFlowEngine(
         loaded.model,
@@ -55,19 +55,26 @@ def open_model(
     golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
     rows = golden if golden is not None else seeded_rows(loaded.model, 2)
     parity = prove(
-        engine, _keras(loaded.model), rows, source="seeded" if golden is None else GOLDEN, tolerance=tolerance
-    )
-    return OpenedModel(
         engine,
-        {
-            "file": version.path.name,
-            "file_bytes": version.path.stat().st_size,
-            "sha256": loaded.sha256,
-            "repairs": list(loaded.repairs),
-            "compiled": loaded.compiled,
-            "parity": dataclasses.asdict(parity),
-        },
+        _keras(loaded.original or loaded.model),
+        rows,
+        source="seeded" if golden is None else GOLDEN,
+        tolerance=tolerance,
     )
+    return OpenedModel(engine, _facts(loaded, version) | {"parity": dataclasses.asdict(parity)})
+
+
+def _facts(loaded: LoadedModel, version: ModelVersion) -> dict[str, Any]:
+    return {
+        "file": version.path.name,
+        "file_bytes": version.path.stat().st_size,
+        "sha256": loaded.sha256,
+        "loader": loaded.library,
+        "loader_reason": loaded.reason,
+        "repairs": list(loaded.repairs),
+        "notes": list(loaded.notes),
+        "compiled": loaded.compiled,
+    }
 
 
 def _refuse_state(model: Any) -> None:

@@ -21,8 +21,10 @@ from keras.src.saving import serialization_lib
 
 from service.errors import LoadError
 from service.loading.builtin_objects import builtin_objects
-from service.loading.custom_objects import offered, registered_names
+from service.loading.config_text import parse
+from service.loading.custom_objects import offered, refuse_foreign, registered_names
 from service.loading.legacy import Origin, repair
+from service.loading.legacy.replacements import replacements
 from service.loading.stubs import FUNCTION, Need, Weights
 from service.loading.vetting import entries, names, refuse_strangers, stored_code, strangers
 
@@ -51,27 +53,6 @@ class Recipe:
     objects: dict[str, Any]
     safe: bool
     repairs: tuple[str, ...]
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
-    """The JSON object in `text`.
-
-    Raises:
-        LoadError: not JSON, not an object, or nested too deeply.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LoadError(
-            f"Expected the config in {where} to be JSON. Received: {type(error).__name__}: {error}.",
-            mend="Save the model again and copy the whole file.",
-        ) from error
-    if not isinstance(value, dict):
-        raise LoadError(
-            f"Expected the config in {where} to be a JSON object. Received: {type(value).__name__}.",
-            mend="Save the model again with model.save.",
-        )
-    return value
 
 
 def judge(
@@ -104,8 +85,9 @@ def judge(
             f"Expected no Python code in the file. Received: {', '.join(code)}, which would run here.",
             mend=f'If you trust this very file, add allow_lambda = "{permission}" to its model.toml.',
         )
-    objects = objects | _other_spellings(config, objects)
+    objects = objects | replacements(names(config)) | _other_spellings(config, objects)
     check_names(config, _fitting(config, objects), weights)
+    refuse_foreign(objects, names(config))
     return Recipe(config, objects, safe=not code, repairs=repaired.repairs)
 
 

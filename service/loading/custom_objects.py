@@ -14,7 +14,7 @@ import collections
 import importlib
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,25 @@ def _named(declared: Any, where: str) -> dict[str, Any]:
             mend='Write CUSTOM_OBJECTS = {"MyLayer": MyLayer}.',
         )
     return dict(declared)
+
+
+def refuse_foreign(objects: Mapping[str, Any], named: Collection[str]) -> None:
+    """Checks that the classes which a config names are ones of this Keras.
+
+    Raises:
+        LoadError: one derives from a class of `tf_keras`; its layers do not work among those of Keras 3.
+    """
+    foreign = sorted(
+        name
+        for name in named
+        if inspect.isclass(item := objects.get(name))
+        and any(kind.__module__.partition(".")[0] == "tf_keras" for kind in item.__mro__)
+    )
+    if foreign:
+        raise LoadError(
+            f"Expected classes of Keras {keras.__version__}. Received: {', '.join(foreign)}, derived from tf_keras.",
+            mend='Derive them from keras.layers.Layer of Keras 3, or set loader = "tf_keras" in model.toml.',
+        )
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import hashlib
 import json
 import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from keras.src.saving import saving_lib
 
 from service.errors import LoadError
 from service.loading import archive, hdf5
-from service.loading.building import build, compile_as_saved, explain, judge, parse
+from service.loading.building import build, compile_as_saved, explain, judge
 from service.loading.builtin_objects import builtin_objects
+from service.loading.config_text import parse
 from service.loading.custom_objects import isolated, offered, read_objects
+from service.loading.fallback import OldModel, instead, load_old
 from service.loading.legacy import Origin
+from service.loading.old_code import old_lines
 from service.loading.python_files import run_file
 from service.loading.quarantine import first_look
 from service.loading.vetting import without_compilation
@@ -50,6 +54,9 @@ class LoadedModel:
         repairs: what was changed in the config of an old Keras, one sentence each.
         compiled: whether loss, metrics and optimiser were loaded as well.
         notes: what Keras warned of while it loaded.
+        library: whose layers compute: `keras3` or `tf_keras`.
+        reason: why it is not Keras 3 that computes.
+        original: the model of `tf_keras` behind `model`.
     """
 
     model: keras.Model
@@ -57,6 +64,9 @@ class LoadedModel:
     repairs: tuple[str, ...] = ()
     compiled: bool = False
     notes: tuple[str, ...] = ()
+    library: str = "keras3"
+    reason: str = ""
+    original: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,13 @@ class _Source:
     path: Path
     sha256: str
     config: ModelConfig
-    objects: dict[str, Any]
+    object_files: tuple[Path, ...]
     folders: tuple[Path, ...]
+    objects: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def references(self) -> list[str]:
+        return [name for name in self.config.custom_objects if ":" in name]
 
 
 def load(
@@ -91,15 +106,53 @@ def load(
             first_look(path)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            references = [name for name in config.custom_objects if ":" in name]
-            objects = builtin_objects() | read_objects(object_files, references)
-            source = _Source(path, sha256, config, objects, folders)
-            model, repairs = (_from_archive if archive.is_archive(path) else _from_hdf5)(source)
-            return _checked(model, source, repairs, [str(warning.message) for warning in caught])
+            source = _Source(path, sha256, config, tuple(object_files), folders)
+            return _by_either(source, caught)
     except LoadError:
         raise
     except (Exception, SystemExit) as error:  # a custom object's code may raise anything
         raise explain(error) from error
+
+
+def _by_either(source: _Source, caught: Sequence[warnings.WarningMessage]) -> LoadedModel:
+    """With Keras 3, or with `tf_keras` where the operator says so or Keras 3 fails."""
+    if source.config.loader == "tf_keras":
+        return _by_tf_keras(source, load_old, 'model.toml says loader = "tf_keras".')
+    try:
+        return _by_keras3(source, caught)
+    except (Exception, SystemExit) as error:
+        failure = error if isinstance(error, LoadError) else _with_old_lines(explain(error), source)
+        if source.config.loader == "keras3" or source.config.compile:
+            raise failure from error
+        load = partial(instead, failure)
+        return _by_tf_keras(source, load, f"Keras 3 does not load it: {failure.message} {failure.mend}")
+
+
+def _by_keras3(source: _Source, caught: Sequence[warnings.WarningMessage]) -> LoadedModel:
+    objects = builtin_objects() | read_objects(source.object_files, source.references)
+    source = replace(source, objects=objects)
+    model, repairs = (_from_archive if archive.is_archive(source.path) else _from_hdf5)(source)
+    warned = [str(warning.message) for warning in caught]
+    return _checked(model, source, repairs, warned + list(filter(None, map(old_lines, source.object_files))))
+
+
+def _with_old_lines(failure: LoadError, source: _Source) -> LoadError:
+    """A failure of Keras itself may have its cause in custom objects that were written for an older one."""
+    told = [*filter(None, [failure.mend]), *filter(None, map(old_lines, source.object_files))]
+    return LoadError(failure.message, mend="\n".join(told))
+
+
+def _by_tf_keras(source: _Source, load: Callable[..., OldModel], reason: str) -> LoadedModel:
+    if source.config.compile:
+        raise LoadError(
+            'Expected Keras 3 for compile = true. Received: loader = "tf_keras".',
+            mend="Remove compile = true from model.toml; serving needs no loss, metrics or optimiser.",
+        )
+    old = load(source.path, source.object_files, source.references)
+    repairs = ("tf-keras: computed by tf_keras, Keras 2's own layers.",)
+    return LoadedModel(
+        old.model, source.sha256, repairs, library="tf_keras", reason=reason, original=old.original
+    )
 
 
 def _checked(model: Any, source: _Source, repairs: tuple[str, ...], warned: list[str]) -> LoadedModel:

@@ -25,7 +25,7 @@ def run_file(path: Path) -> types.ModuleType:
     Raises:
         LoadError: it cannot be read, or raises; old Keras' lines are named with their replacements.
     """
-    name = PREFIX + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = PREFIX + module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise LoadError(f"Expected a Python file. Received: {path.name}.", mend="Name it *.py.")
@@ -37,6 +37,11 @@ def run_file(path: Path) -> types.ModuleType:
         del sys.modules[name]
         raise failed(path, error) from error
     return module
+
+
+def module_name(path: Path) -> str:
+    """A name that no other file's module has."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
 def failed(path: Path, error: BaseException) -> LoadError:

@@ -69,7 +69,8 @@ def layer_cost(operation: Any, sources: Sequence[Shape], results: Sequence[Shape
     kernels = sum(
         math.prod(weight.shape) for weight in getattr(operation, "weights", ()) if len(weight.shape) > 1
     )
-    if not kernels or not sources or isinstance(operation, keras.layers.Embedding):
+    looks_up = isinstance(operation, keras.layers.Embedding) or getattr(operation, "index_limit", None)
+    if not kernels or not sources or looks_up:
         return float(values)
     cost = kernels * _positions(operation, sources[0], results[0])
     if isinstance(operation, keras.layers.MultiHeadAttention):  # scores and their weighted sum

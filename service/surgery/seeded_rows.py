@@ -93,7 +93,8 @@ def _index_limits(graph: Graph) -> dict[int, int]:
 
 def _smallest_vocabulary(operation: Any) -> int | None:
     if not hasattr(operation, "_flatten_layers"):
-        return None
+        limit: int | None = getattr(operation, "index_limit", None)  # a layer of tf_keras
+        return limit
     sizes = [
         layer.input_dim if isinstance(layer, keras.layers.Embedding) else layer.num_tokens
         for layer in operation._flatten_layers()
