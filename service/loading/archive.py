@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +20,15 @@ from pathlib import Path
 from typing import IO
 
 from service.errors import LoadError
-from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, Contents, look
+from service.loading.hdf5 import BOMB_EXPANSION, BOMB_FLOOR_BYTES, Contents, look, read
+from service.tensors import Array
 
 _ZIP_START = b"PK\x03\x04"
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 METADATA = "metadata.json"
+_MEMBERS = frozenset([CONFIG, WEIGHTS, METADATA, "assets"])
 MAX_CONFIG_BYTES = 2**27
 MAX_METADATA_BYTES = 2**20
 MAX_MEMBERS = 10_000
@@ -81,6 +85,16 @@ def read_config(path: Path) -> str:
     return look_into(path).config
 
 
+def read_arrays(path: Path) -> Iterator[Array]:
+    """The values of all weights in a `.keras` file, one array after another.
+
+    Raises:
+        LoadError: the file is damaged.
+    """
+    with _opened(path) as archive, archive.open(WEIGHTS) as weights:
+        yield from read(weights, look(weights).arrays)
+
+
 @contextmanager
 def with_config(path: Path, text: str) -> Iterator[IO[bytes]]:
     """The `.keras` file with this config in place of its own, as an open temporary copy."""
@@ -118,8 +132,22 @@ def _version(archive: zipfile.ZipFile) -> str | None:
     return version if isinstance(version, str) else None
 
 
+def _is_kerass(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is one of Keras' own, or an asset that stays in its folder and is no link."""
+    parts = member.filename.split("/")
+    inside = parts[0] in _MEMBERS and ".." not in parts and "\\" not in member.filename
+    return inside and not stat.S_ISLNK(member.external_attr >> 16)
+
+
 def _vet_members(archive: zipfile.ZipFile, path: Path) -> None:
     members = archive.infolist()
+    odd = [member.filename for member in members if not _is_kerass(member)]
+    odd += [name for name, count in Counter(archive.namelist()).items() if count > 1]
+    if odd:
+        raise LoadError(
+            f"Expected a .keras archive as Keras writes it. Received: {path.name} with a member {odd[0][:80]!r}.",
+            mend=_SAVE_AGAIN,
+        )
     declared = sum(member.file_size for member in members)
     stored = sum(member.compress_size for member in members)
     too_large = archive.getinfo(CONFIG).file_size > MAX_CONFIG_BYTES

@@ -1,7 +1,7 @@
 """Owns the way from a config's text to its values: JSON of a size and depth that a model can have.
 
 What Keras makes of a config grows with it, and most readers of one are recursive; so both are bounded here,
-before anybody looks at what it says. Numbers that no model has are refused as well: Keras would allocate them.
+before anybody looks at what it says. Shapes that no model has are refused as well.
 """
 
 from __future__ import annotations
@@ -18,16 +18,12 @@ MAX_DEPTH = 200
 MAX_ROW_VALUES = 2**31
 """Numbers in one row of an input: 8 GiB of float32."""
 
-MAX_NUMBER = 2**31
-"""The largest size of anything; TensorFlow counts many things in 32 bits."""
-
 MAX_UNROLLED_STEPS = 1000
 """Keras builds an unrolled layer step by step."""
 
 _SHAPES = frozenset(
     ["batch_input_shape", "batch_shape", "input_shape", "shape", "target_shape", "build_input_shape"]
 )
-_ANY_NUMBER = frozenset(["seed", "salt"])
 _MEND = "Save the model again with model.save and copy the whole file."
 
 
@@ -39,7 +35,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         where: names the file in messages.
 
     Raises:
-        LoadError: not JSON, not an object, larger or deeper than a model's, or with numbers that no model has.
+        LoadError: not JSON, not an object, larger or deeper than a model's, or with shapes that no model has.
     """
     if len(text) > MAX_CHARACTERS:
         raise LoadError(
@@ -69,8 +65,6 @@ def _refuse_absurd(config: dict[str, Any], where: str) -> None:
             raise _absurd(
                 where, f"more than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"over {MAX_VALUES} values"
             )
-        if isinstance(value, int) and abs(value) > MAX_NUMBER and key not in _ANY_NUMBER:
-            raise _absurd(where, f"a '{key}' of {_digits(value)}")
         if key in _SHAPES and isinstance(value, list):
             sizes = [size for size in value if isinstance(size, int)]
             if _product(sizes) > MAX_ROW_VALUES:

@@ -24,7 +24,7 @@ from keras.src.saving import saving_lib
 
 from service.errors import LoadError
 from service.loading import archive, hdf5
-from service.loading.building import build, compile_as_saved, explain, judge
+from service.loading.building import Recipe, build, compile_as_saved, explain, judge
 from service.loading.builtin_objects import builtin_objects
 from service.loading.config_text import parse
 from service.loading.custom_objects import isolated, offered, read_objects
@@ -33,8 +33,9 @@ from service.loading.legacy import Origin
 from service.loading.old_code import old_lines
 from service.loading.python_files import run_file
 from service.loading.quarantine import first_look
+from service.loading.rehearsal import refuse_giants
 from service.loading.vetting import without_compilation
-from service.loading.weights import assign_keras3, assign_legacy
+from service.loading.weights import assign_keras3, assign_legacy, writer_of
 from service.model_config import ModelConfig
 
 _UNASSIGNED = (  # what Keras only warns of; saving_lib._load_container_state, Model.build_from_config
@@ -176,7 +177,8 @@ def _checked(model: Any, source: _Source, repairs: tuple[str, ...], warned: list
 
 
 def _from_archive(source: _Source) -> tuple[Any, tuple[str, ...]]:
-    stored = parse(archive.read_config(source.path), source.path.name)
+    inside = archive.look_into(source.path)
+    stored = parse(inside.config, source.path.name)
     config = stored if source.config.compile else without_compilation(stored)
     recipe = judge(
         config,
@@ -185,6 +187,7 @@ def _from_archive(source: _Source) -> tuple[Any, tuple[str, ...]]:
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
     )
+    refuse_giants(recipe, inside.contents.arrays)
     changed = recipe.config != {**stored, "compile_config": recipe.config.get("compile_config")}
     with (
         offered(recipe.objects),
@@ -202,19 +205,23 @@ def _from_hdf5(source: _Source) -> tuple[Any, tuple[str, ...]]:
     contents = hdf5.look(source.path)
     if contents.kind != hdf5.MODEL:
         return _from_weights(source, contents)
+    origin = Origin(contents.keras_version, contents.backend)
     recipe = judge(
         parse(contents.config or "", source.path.name),
-        origin=Origin(contents.keras_version, contents.backend),
+        origin=origin,
         sha256=source.sha256,
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
         weights=contents.weights_by_layer(),
     )
+    refuse_giants(recipe, contents.arrays)
     model = build(recipe)
-    assign_legacy(model, source.path, contents)
+    layouts = assign_legacy(
+        model, source.path, contents, recipe.names, writer_of(contents, origin, source.config.kernels)
+    )
     if source.config.compile and contents.training_config is not None:
         compile_as_saved(model, contents.training_config, recipe.objects)
-    return model, recipe.repairs
+    return model, recipe.repairs + layouts
 
 
 def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[str, ...]]:
@@ -226,15 +233,21 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
             'or builder.py with get_model() and architecture = "builder:get_model".',
         )
     module, _, function = architecture.rpartition(":")
+    origin = Origin(contents.keras_version, contents.backend)
     repairs: tuple[str, ...] = ()
+    layer_names: dict[str, str] = {}
     if module:
         with offered(source.objects):
             model = _from_builder(_found(source, f"{module}.py"), function)
     else:
-        model, repairs = _from_json(source, _found(source, architecture), contents)
-    assign = assign_keras3 if contents.kind == hdf5.KERAS3_WEIGHTS else assign_legacy
+        recipe, origin = _from_json(source, _found(source, architecture), contents)
+        model, repairs, layer_names = build(recipe), recipe.repairs, recipe.names
     with offered(source.objects):
-        assign(model, source.path, contents)
+        if contents.kind == hdf5.KERAS3_WEIGHTS:
+            assign_keras3(model, source.path, contents)
+        else:
+            writer = writer_of(contents, origin, source.config.kernels)
+            repairs += assign_legacy(model, source.path, contents, layer_names, writer)
     return model, repairs
 
 
@@ -249,19 +262,21 @@ def _found(source: _Source, name: str) -> Path:
     )
 
 
-def _from_json(source: _Source, path: Path, contents: hdf5.Contents) -> tuple[Any, tuple[str, ...]]:
+def _from_json(source: _Source, path: Path, contents: hdf5.Contents) -> tuple[Recipe, Origin]:
     data = path.read_bytes()
     config = without_compilation(parse(data.decode("utf-8"), path.name))
+    origin = Origin(
+        config.get("keras_version") or contents.keras_version, config.get("backend") or contents.backend
+    )
     recipe = judge(
         config,
-        origin=Origin(
-            config.get("keras_version") or contents.keras_version, config.get("backend") or contents.backend
-        ),
+        origin=origin,
         sha256=hashlib.sha256(data).hexdigest(),
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
     )
-    return build(recipe), recipe.repairs
+    refuse_giants(recipe, contents.arrays)
+    return recipe, origin
 
 
 def _from_builder(path: Path, name: str) -> Any:

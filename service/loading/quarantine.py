@@ -66,6 +66,8 @@ def _ending(child: subprocess.CompletedProcess[str]) -> str:
 def _read_all(path: Path) -> None:
     if archive.is_archive(path):
         archive.read_config(path)
+        for _ in archive.read_arrays(path):
+            pass
         return
     contents = hdf5.look(path)
     for _ in hdf5.read(path, contents.arrays):

@@ -10,8 +10,9 @@ keras/src/backend/common/stateless_scope.py of Keras 3.15.1.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,32 +20,37 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import StatelessScope
 
 from service.errors import LoadError
+from service.loading.building import Recipe, build
+from service.loading.builtin_objects import builtin_objects
+from service.loading.hdf5 import SavedArray
+from service.loading.vetting import names, without_compilation
 
 FREE_VALUES = 2**24
 """Weights a model may have beyond the file's: states of random generators, tables that are not saved."""
 
 TIMES_STORED = 4
+_OURS = "layertap>"
 _UNINITIALIZED = "uninitialized_variables"
 _COUNTERS = "object_name_uids"
 
 
-def refuse_giants(build: Callable[[], Any], stored_values: int, *, trusted: bool) -> None:
-    """Builds without allocating, and compares what the model asks for with what the file holds.
+def refuse_giants(recipe: Recipe, stored: Iterable[SavedArray]) -> None:
+    """Builds a model without allocating, and compares what it asks for with what the file holds.
 
     Args:
-        build: builds the model.
-        stored_values: how many numbers the file's arrays have.
-        trusted: whether the operator's own code takes part, which may be unable to build in this way.
+        recipe: the model's config.
+        stored: the file's arrays.
 
     Raises:
         LoadError: the config asks for far more weights than the file has.
-        Exception: what `build` raises, if no code of the operator takes part.
+        Exception: what building raises, unless custom objects take part, which need not build in this way.
     """
+    stored_values = sum(math.prod(array.shape) for array in stored)
     with _noted() as variables:
         try:
-            build()
+            build(dataclasses.replace(recipe, config=without_compilation(recipe.config)))
         except Exception:
-            if not trusted and not _are_giants(variables, stored_values):
+            if not _has_custom_objects(recipe) and not _are_giants(variables, stored_values):
                 raise
     if _are_giants(variables, stored_values):
         asked = sum(math.prod(variable.shape) for variable in variables)
@@ -53,6 +59,11 @@ def refuse_giants(build: Callable[[], Any], stored_values: int, *, trusted: bool
             f"{asked} weights.",
             mend="Save the model again with model.save and copy the whole file.",
         )
+
+
+def _has_custom_objects(recipe: Recipe) -> bool:
+    theirs = recipe.objects.keys() - builtin_objects().keys()
+    return any(not name.startswith(_OURS) for name in names(recipe.config) & theirs)
 
 
 def _are_giants(variables: list[Any], stored_values: int) -> bool:

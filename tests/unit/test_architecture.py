@@ -39,7 +39,7 @@ KNOWS_TENSORFLOW = {
         "loading.builtin_measures",
         "loading.crf",
     ],
-    *["loading.custom_objects", "loading.weights"],
+    *["loading.custom_objects", "loading.weights", "loading.weight_units"],
     *["loading.legacy.keras1_layers", "loading.legacy.local_layers", "loading.legacy.merge_layers"],
     *["loading.legacy.tensorflow_layers", "loading.legacy.replacements"],
     *["loading.fallback", "loading.tf_keras_mirror", "loading.tf_keras_model"],
