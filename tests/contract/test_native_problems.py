@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from bodies import BODIES, FORM, PICTURES, form, npy, npz, png, text
-from drivers import MAX_BODY_BYTES
+from drivers import MAX_BODY_BYTES, open_site
 
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
@@ -18,6 +18,8 @@ WAITING = {  # caused by the service's state, not by one request: test_waiting h
     "deadline_exceeded", "engine_stopped", "inference_failed", "model_loading", "not_ready", "queue_full",
 }  # fmt: skip
 DEFECTS = {"internal_error"}
+OF_DIALECTS = {"admin_off", "not_supported"}  # the native API has no words for what they refuse
+OF_ADMINISTRATION = {"model_unloaded"}
 
 
 def bomb():
@@ -129,7 +131,16 @@ def test_each_mistake_has_its_code_and_a_message_that_helps(driver, case):
 
 def test_every_code_that_a_request_can_cause_was_caused():
     elsewhere = {"not_found", "method_not_allowed", "not_acceptable"} | WAITING | DEFECTS
+    elsewhere |= OF_DIALECTS | OF_ADMINISTRATION
     assert {case[1] for case in CASES} | elsewhere == error_classes().keys()
+
+
+def test_an_unloaded_model_says_so():
+    with open_site("iris") as site:
+        site.runtime.unload_model("iris")
+        for driver in (site.flask, site.express):
+            answer = driver.send("POST", "/predict", "model=iris", {"Content-Type": JSON}, ROW)
+            assert "iris" in assert_problem(answer, "model_unloaded")["detail"]
 
 
 @pytest.mark.parametrize(

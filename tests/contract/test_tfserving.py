@@ -1,13 +1,14 @@
 """TensorFlow Serving's REST API and KServe V1, on both drivers; the bytes of answers are in golden/tfserving.json."""
 
 import base64
+import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bodies import ROWS, npy
-from drivers import MAX_BODY_BYTES, Gate, open_site
+from drivers import LIMITS, MAX_BODY_BYTES, Gate, open_site
 from numpy_engine import graph_of
 from pictures import picture
 
@@ -230,6 +231,17 @@ def test_a_model_that_loads_is_neither_ready_nor_unknown():
                 assert "loading" in error_of(answer)
 
 
+def test_an_unloaded_model_is_not_ready():
+    with open_site("iris") as site:
+        site.runtime.unload_model("iris")
+        for driver in (site.flask, site.express):
+            status = driver.send("GET", "/v1/models/iris")
+            assert (status.status, status.json()["ready"]) == (503, False)
+            answer = post(driver, PREDICT, {"instances": [ROW]})
+            assert answer.status == 503
+            assert "iris" in error_of(answer)
+
+
 # -- errors -------------------------------------------------------------------------------------------------
 
 
@@ -254,10 +266,25 @@ def test_what_means_nothing_is_malformed(driver, method, path):
     assert (answer.status, error_of(answer)) == (400, f"Malformed request: {method} {path}")
 
 
-def test_a_compressed_body_is_refused_in_the_dialects_shape(driver):
-    answer = post(driver, PREDICT, {"instances": [ROW]}, headers={"Content-Encoding": "gzip"})
-    assert answer.status == 400
-    assert "Content-Encoding" in error_of(answer)
+def test_a_packed_body_is_unpacked(driver):
+    plain = post(driver, PREDICT, {"instances": [ROW]})
+    packed = gzip.compress(json.dumps({"instances": [ROW]}).encode())
+    answer = post(driver, PREDICT, packed, headers={"Content-Encoding": "gzip"})
+    assert (answer.status, answer.body) == (200, plain.body)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        ("gzip", b"{}", 400),
+        ("br", b"{}", 400),
+        ("gzip", gzip.compress(b" " * (LIMITS.max_input_bytes + 1)), 413),
+    ],
+)
+def test_a_body_that_cannot_be_unpacked_is_refused_in_the_dialects_shape(driver, coding, body, status):
+    answer = post(driver, PREDICT, body, headers={"Content-Encoding": coding})
+    assert answer.status == status
+    assert error_of(answer).startswith("Expected a ")
 
 
 def test_other_bodies_of_the_native_api_are_no_json(driver):

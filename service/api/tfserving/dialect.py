@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.api import views
+from service.api.compression import unpack
 from service.api.endpoint import Limits
 from service.api.http import HttpRequest, Reply
 from service.api.tfserving import documents, printing
@@ -16,7 +17,7 @@ from service.api.tfserving.requests import read_document, read_examples, read_pr
 from service.api.tfserving.routes import CLASSIFY, EXPLAIN, PREDICT, REGRESS, about, inference, malformed
 from service.api.tfserving.signatures import Plan, Planner
 from service.api.weight import check_reply, is_heavy_json, is_heavy_result
-from service.errors import InvalidRequest, LayertapError, QueueFull, UnsupportedMedia
+from service.errors import InvalidRequest, LayertapError, NotSupported, QueueFull
 from service.runtime import Runtime
 from service.tensors import Array, InferRequest, InferResult
 
@@ -63,8 +64,8 @@ class TensorFlowEndpoint:
         self._limits = limits
 
     def is_heavy(self, request: HttpRequest) -> bool:
-        """Whether parsing would hold up an event loop: pictures and large bodies do."""
-        return is_heavy_json(request.body)
+        """Whether parsing would hold up an event loop: pictures, large bodies and packed ones do."""
+        return b"content-encoding" in request.headers or is_heavy_json(request.body)
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
         """The call that a request means, its arrays decoded and checked.
@@ -73,8 +74,10 @@ class TensorFlowEndpoint:
             RequestError: the request is wrong.
             NotReady: the model cannot answer now.
         """
-        _check_encoding(request)
-        document = read_document(request.body)
+        body = request.body
+        if b"content-encoding" in request.headers:
+            body = unpack(body, request.header(b"content-encoding"), self._limits.max_input_bytes)
+        document = read_document(body)
         plan = self._planner.plan(request.path, document.signature, runtime)
         columns = bare = False
         if self._verb == PREDICT:
@@ -157,9 +160,7 @@ class TensorFlowServing:
         found = inference(request.path) if request.method == "POST" else None
         if found is not None and found[0] == EXPLAIN:
             found[1].served(runtime)
-            return Reply(
-                501, printing.print_error("Expected :predict, :classify or :regress. Received: :explain.")
-            )
+            raise NotSupported("Expected :predict, :classify or :regress. Received: :explain.")
         raise malformed(request.method, request.path)
 
     def problem(self, error: LayertapError) -> Reply:
@@ -173,12 +174,6 @@ def problem(error: LayertapError) -> Reply:
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFull) else {}
     message = " ".join(filter(None, (error.message, error.details.get("mend"))))
     return Reply(status, printing.print_error(message), headers=headers)
-
-
-def _check_encoding(request: HttpRequest) -> None:
-    encoding = request.header(b"content-encoding")
-    if encoding.lower() not in ("", "identity"):
-        raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
 
 
 def _print_classes(plan: Plan, values: Array) -> bytes:
