@@ -1,7 +1,8 @@
 """Owns the way from untyped settings to frozen dataclasses: types checked, unknown keys refused.
 
 A setting is a dataclass field whose annotation is its type and whose metadata carries `doc` and, where they
-apply, `choices`, `low` and `high`. Values come from TOML (already typed) or from text (environment, flags); tables from TOML only.
+apply, `choices`, `low` and `high`. Values come from TOML (already typed) or from text (environment, flags);
+tables from TOML only.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from service.scheduling.jobs import BatchReport
+from service.scheduling.batch import BatchReport
 from service.tensors import Timings
 
 _FOLD_AT = 256

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from service.errors import InferenceFailed, LayertapError
-from service.scheduling.jobs import Batch, BatchReport, Job, Lane, Run
+from service.scheduling.batch import Batch, BatchReport
+from service.scheduling.jobs import Job, Lane, Run
 from service.tensors import Array
 
 _log = logging.getLogger("layertap.scheduler")

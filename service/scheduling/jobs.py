@@ -1,4 +1,4 @@
-"""Owns what the scheduling modules speak of: a job, its lane, a batch and its report.
+"""Owns what the scheduling modules speak of: a job, and the lane in which it waits.
 
 Words: a *job* is one request's rows; its *part* is the slice of them that is in the current batch. A job is
 split over several batches where it does not fit one, and has at most one part in flight.
@@ -10,8 +10,7 @@ import copy
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from service.errors import InvalidInput, LayertapError, SettingsError
@@ -198,46 +197,6 @@ class Lane:
     def _queues(self) -> list[OrderedDict[Job, None]]:
         queues = {**self._others, MIDDLE_PRIORITY: self._plain} if self._plain else self._others
         return [queues[priority] for priority in sorted(queues)]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What is to be run next.
-
-    Args:
-        lane: whose turn it is.
-        run: its function.
-        jobs: those whose parts in flight make the batch, in order; empty where all that were due are late.
-        late: those met on the way whose deadline has passed; they still wait.
-    """
-
-    lane: Lane
-    run: Run
-    jobs: list[Job]
-    late: list[Job]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """What one batch was.
-
-    Args:
-        lane: the lane's name.
-        label: the lane's label.
-        jobs: how many jobs took part.
-        rows: how many rows they had in it.
-        seconds: from its first row gathered to its last result, retries after a failure included.
-        failed: whether the forward pass raised, for all of them or for some.
-        passes: rows and seconds of each forward pass that did not raise; more than one only where `failed`.
-    """
-
-    lane: str
-    label: tuple[str, int]
-    jobs: int
-    rows: int
-    seconds: float
-    failed: bool
-    passes: Sequence[tuple[int, float]]
 
 
 def mark_finished(jobs: Iterable[Job]) -> list[Job]:

@@ -23,7 +23,8 @@ import math
 from collections.abc import Iterator
 
 from service.errors import QueueFull
-from service.scheduling.jobs import Batch, Job, Lane
+from service.scheduling.batch import Batch
+from service.scheduling.jobs import Job, Lane
 
 _MAX_RETRY_AFTER_S = 60
 _PACE_KEPT = 0.9  # the part of the measured pace that each batch leaves: about the last ten count

@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
+from service.scheduling.batch import BatchReport
 from service.scheduling.batching import run_batch
-from service.scheduling.jobs import BatchReport, Job, Lane, Run, mark_finished, twin
+from service.scheduling.jobs import Job, Lane, Run, mark_finished, twin
 from service.scheduling.queueing import JobQueue
 
 __all__ = ["BatchReport", "Job", "Lane", "Scheduler"]

@@ -7,7 +7,7 @@ import pytest
 from drivers import open_site
 from scheduling import BAD, REJECTED, Desk
 
-from service.scheduling.jobs import BatchReport
+from service.scheduling.batch import BatchReport
 from service.statistics import BatchTally, Ledger, ModelStatistics, Tally
 from service.tensors import Timings
 

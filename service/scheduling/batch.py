@@ -1,0 +1,48 @@
+"""Owns what a batch is: what is to be run before it has run, and what is told of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.scheduling.jobs import Job, Lane, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is to be run next.
+
+    Args:
+        lane: whose turn it is.
+        run: its function.
+        jobs: those whose parts in flight make the batch, in order; empty where all that were due are late.
+        late: those met on the way whose deadline has passed; they still wait.
+    """
+
+    lane: Lane
+    run: Run
+    jobs: list[Job]
+    late: list[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What one batch was.
+
+    Args:
+        lane: the lane's name.
+        label: the lane's label.
+        jobs: how many jobs took part.
+        rows: how many rows they had in it.
+        seconds: from its first row gathered to its last result, retries after a failure included.
+        failed: whether the forward pass raised, for all of them or for some.
+        passes: rows and seconds of each forward pass that did not raise; more than one only where `failed`.
+    """
+
+    lane: str
+    label: tuple[str, int]
+    jobs: int
+    rows: int
+    seconds: float
+    failed: bool
+    passes: Sequence[tuple[int, float]]
