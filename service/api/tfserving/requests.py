@@ -20,7 +20,7 @@ from service.fitting import check_names
 from service.tensors import Array, TensorSpec
 
 _TOKENS = (b"NaN", b"Infinity")
-_JSON_TYPES = {list: "Array", str: "String", bool: "Boolean", type(None): "Null"}
+_JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}
 _MAX_TOLD = 256  # characters of the body, as in kMaxJsonDebugStringBytes
 _MAX_DIGITS = 19  # of whole numbers in 64 bits; more make a float, as orjson has it
 

@@ -94,21 +94,9 @@ class Planner:
             self._limits.max_input_bytes,
             self._limits.max_image_pixels,
         )
-        reshape = lift_numbers if verb == PREDICT else unflatten
-        values = JsonInputs(intake, finite=False, reshape=reshape)
-        layers: tuple[str, ...] = ()
-        if verb == PREDICT and signature.startswith(LAYER_PREFIX):
-            layers = _layers(served, signature)
-            specs: Iterable[TensorSpec] = [served.layers[path].tensor for path in layers]
-            shown = {path: path for path in layers}
-        else:
-            _check_signature(served, signature, verb)
-            specs = served.spec.outputs
-            shown = {output.name: output.path for output in served.spec.outputs}
-        if verb == CLASSIFY:
-            row_bytes = column_bytes = _class_bytes(served)
-        else:
-            row_bytes, column_bytes = _row_bytes(specs), _column_bytes(specs)
+        values = JsonInputs(intake, finite=False, reshape=lift_numbers if verb == PREDICT else unflatten)
+        shown, layers = _tensors(served, signature, verb)
+        row_bytes, column_bytes = _reply_bytes(served, layers, verb)
         outputs = served.layers.ordered(shown.values())
         return Plan(served, shown, outputs, layers, row_bytes, column_bytes, values)
 
@@ -127,12 +115,17 @@ def can_regress(served: ServedModel) -> bool:
     return len(outputs) == 1 and outputs[0].row_values == 1 and outputs[0].dtype not in ("string", "bool")
 
 
-def _layers(served: ServedModel, signature: str) -> tuple[str, ...]:
+def _tensors(served: ServedModel, signature: str, verb: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Name in the reply -> path, and which of them are layers asked for by name."""
+    if verb != PREDICT or not signature.startswith(LAYER_PREFIX):
+        _check_signature(served, signature, verb)
+        return {output.name: output.path for output in served.spec.outputs}, ()
     names = [name.strip() for name in signature[len(LAYER_PREFIX) :].split(",")]
     try:
-        return served.layers.resolve(names)
+        layers = served.layers.resolve(names)
     except LayerNotFound as error:
         raise InvalidRequest(f"{_not_found(signature)}. {error.message}") from error
+    return {path: path for path in layers}, layers
 
 
 def _check_signature(served: ServedModel, signature: str, verb: str) -> None:
@@ -157,18 +150,19 @@ def _other_method(served: ServedModel, kind: str, verb: str, needed: str) -> Inv
     )
 
 
-def _row_bytes(specs: Iterable[TensorSpec]) -> int:
-    return sum((spec.row_values or 0) * _BYTES_PER_NUMBER for spec in specs)
-
-
-def _column_bytes(specs: Iterable[TensorSpec]) -> int:
-    return sum(
-        (spec.row_values or 0) * (_BYTES_PER_NUMBER + (len(spec.shape) + 1) * _BYTES_PER_LEVEL)
-        for spec in specs
+def _reply_bytes(served: ServedModel, layers: tuple[str, ...], verb: str) -> tuple[int, int]:
+    """What a row adds to a reply printed as rows, and to one printed as columns."""
+    if verb == CLASSIFY:
+        choices = max(2, served.spec.outputs[0].shape[-1] or 0)
+        names = served.entry.classes
+        size = choices * _BYTES_PER_CLASS + (sum(map(len, names)) if len(names) == choices else 0)
+        return size, size
+    specs: Iterable[TensorSpec] = (
+        [served.layers[path].tensor for path in layers] if layers else served.spec.outputs
     )
-
-
-def _class_bytes(served: ServedModel) -> int:
-    choices = max(2, served.spec.outputs[0].shape[-1] or 0)
-    names = served.entry.classes
-    return choices * _BYTES_PER_CLASS + (sum(map(len, names)) if len(names) == choices else 0)
+    rows = columns = 0
+    for spec in specs:
+        values = spec.row_values or 0
+        rows += values * _BYTES_PER_NUMBER
+        columns += values * (_BYTES_PER_NUMBER + (len(spec.shape) + 1) * _BYTES_PER_LEVEL)
+    return rows, columns
