@@ -57,6 +57,8 @@ def _model(status: ModelStatus) -> dict[str, Any]:
     document: dict[str, Any] = {"name": status.name, "state": status.state.value}
     if status.reason:
         document["reason"] = status.reason
+    if status.labels:
+        document["labels"] = dict(status.labels)
     served = status.latest
     if served is not None:
         document |= _served(served) | {"versions": sorted(status.versions)}

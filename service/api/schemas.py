@@ -145,6 +145,7 @@ def _catalog() -> dict[str, Schema]:
             "reason": {**_TEXT, "description": "Why it is unavailable."},
             "version": {**_WHOLE, "description": "The one that answers when a request names none."},
             "versions": _list_of(_WHOLE),
+            "labels": {"type": "object", "additionalProperties": _WHOLE},
             "engine": _TEXT,
             "inputs": _list_of(_record({**tensor, "image": {"type": "boolean"}})),
             "outputs": _list_of(_record({**tensor, "activation": _NULLABLE_TEXT})),
