@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -24,6 +25,8 @@ from service.scheduling.scheduler import Scheduler
 from service.served import ModelStatus, ServedModel, State
 from service.shelf import Shelf, load_failed, unknown_model
 from service.workshop import Workshop, candidates
+
+_log = logging.getLogger("layertap.models")
 
 _TRIES = 3
 
@@ -139,7 +142,8 @@ class Rollout:
         self._scheduler.drain({lane for served in going for lane in served.lanes.lanes}, self._linger_s)
         status = ModelStatus(name, State.UNAVAILABLE, reason=reason)
         self._publish(status)
-        self._let_go(going)
+        if going:
+            self._let_go(going)
         return status
 
     def _forget(self, name: str) -> None:
@@ -151,7 +155,10 @@ class Rollout:
         if self._stopping:
             raise NotReady("The service is draining; send the request to another instance.")
         self._shelf.put(status)
-        self._changed(status)
+        try:
+            self._changed(status)
+        except Exception:  # noqa: BLE001 what is served does not depend on who is told of it
+            _log.exception("model '%s': a change could not be told", status.name)
 
     # -- what is no longer served -------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,6 +26,7 @@ class Sample:
     words: tuple[str, ...] = setting((), "words")
     scales: tuple[float, ...] | None = setting(None, "numbers")
     names: tuple[str, ...] | str = setting((), "words, or a file that holds them")
+    versions: Mapping[str, int] | None = setting(None, "names of numbers", low=0)
     nested: Nested = field(default_factory=Nested)
 
 
@@ -59,6 +61,8 @@ def one(name, value):
         ("scales", [1, 2.5], (1.0, 2.5)),
         ("names", "classes.txt", "classes.txt"),
         ("names", ["one", "two"], ("one", "two")),
+        ("versions", {"stable": 1, "canary": "2"}, {"stable": 1, "canary": 2}),
+        ("versions", "", None),
         ("nested", {"depth": 4}, Nested(4)),
     ],
 )
@@ -87,6 +91,8 @@ def test_values_take_their_fields_type(name, value, wanted):
         ("words", [1], "text each"),
         ("indices", "0,x", "a whole number each"),
         ("indices", True, "a whole number each"),
+        ("versions", 3, "a table (a whole number each)"),
+        ("versions", {"stable": 1.5}, "a table (a whole number each)"),
         ("nested", 3, "a table"),
     ],
 )
@@ -105,6 +111,7 @@ def test_a_wrong_type_is_told_with_what_was_expected(name, value, said):
         ("count", "11", "from 1 to 10"),
         ("ratio", 0.4, "at least 0.5"),
         ("indices", [0, -1], "at least 0"),
+        ("versions", {"a": 1, "b": -1}, "at least 0"),
         ("mode", "c", "one of a, b"),
         ("nested", {"depth": 0}, "at least 1"),
     ],

@@ -256,3 +256,25 @@ def test_what_keras_writes_is_read(models):
         text=json.dumps({name: i for i, name in enumerate(names)}, sort_keys=True),
     )
     assert only(models).classes == tuple(names)
+
+
+def test_labels_name_versions_that_are_there(models):
+    put(models, "m/1/model.h5", "m/2/model.h5")
+    put(models, "m/model.toml", text="labels = { stable = 1, canary-2 = 2 }")
+    assert only(models).config.labels == {"stable": 1, "canary-2": 2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("{ stable = 3 }", "[1, 2]. Received: stable = 3."),
+        ('{ "a/b" = 1 }', "Received: 'a/b'."),
+        ("{ stable = -1 }", "at least 0"),
+        ('{ stable = "one" }', "a table (a whole number each)"),
+        ("[1]", "a table (a whole number each)"),
+    ],
+)
+def test_labels_that_make_no_sense_are_told(models, labels, said):
+    put(models, "m/1/model.h5", "m/2/model.h5")
+    put(models, "m/model.toml", text=f"labels = {labels}")
+    assert said in only(models).error

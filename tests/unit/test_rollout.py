@@ -191,6 +191,14 @@ def test_loads_asked_for_at_once_are_done_one_after_the_other(site):
     assert len(site.opened) == 1 + len(names)
 
 
+def test_whoever_cannot_be_told_of_a_change_does_not_stop_it(site, caplog):
+    put(site.folder, "iris.h5", "2")
+    site.states = None  # what is told of changes is kept here
+    site.runtime.load_model("iris")
+    assert site.ask() == 2.0
+    assert "a change could not be told" in caplog.text
+
+
 # -- unload -----------------------------------------------------------------------------------------------
 
 
