@@ -15,6 +15,7 @@ from flask import Flask, Response, redirect, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 from werkzeug.routing import PathConverter
+from werkzeug.wrappers import Response as BaseResponse
 
 from service import errors
 from service.api import catalog
@@ -67,7 +68,7 @@ def create_app(
     for dialect in dialects:
         _add_dialect(app, dialect, infer, tell)
     _add_catalog(app, runtime, device)
-    _add_pages(app, telemetry)
+    _add_pages(app, runtime, telemetry)
     _add_errors(app, telemetry)
     return app
 
@@ -150,13 +151,20 @@ def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> Non
         app.add_url_rule(path, path, view)
 
 
-def _add_pages(app: Flask, telemetry: Telemetry) -> None:
+def _add_pages(app: Flask, runtime: Runtime, telemetry: Telemetry) -> None:
     docs = (_PAGES / "docs.html").read_bytes()
     app.add_url_rule("/docs", "docs", lambda: to_response(Reply(200, docs, "text/html; charset=utf-8")))
     app.add_url_rule(
         "/metrics", "metrics", lambda: to_response(Reply(200, telemetry.render(), _METRICS_TYPE))
     )
-    app.add_url_rule("/", "root", lambda: redirect("/docs"))
+    app.add_url_rule("/", "root", lambda: _root(runtime))
+
+
+def _root(runtime: Runtime) -> BaseResponse:
+    """The page for browsers; for others whether the service lives, as KServe's V1 clients ask here."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return redirect("/docs")
+    return to_response(catalog.healthz(runtime))
 
 
 def _add_errors(app: Flask, telemetry: Telemetry) -> None:

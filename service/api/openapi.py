@@ -115,7 +115,7 @@ def _service_paths() -> dict[str, Any]:
         "/docs": {
             "get": _get("docs", "The models, routes and errors, as a page to read", _text("text/html"))
         },
-        "/": {"get": _redirect()},
+        "/": {"get": _root()},
     }
 
 
@@ -167,11 +167,12 @@ def _health(name: str, summary: str, schema: str) -> dict[str, Any]:
     }
 
 
-def _redirect() -> dict[str, Any]:
-    location = {"schema": {"type": "string", "const": "/docs"}}
-    response = _response("To /docs.", _text("text/html"))
-    response["headers"]["Location"] = location
-    return {"operationId": "root", "summary": "Leads to `/docs`", "responses": {"302": response}}
+def _root() -> dict[str, Any]:
+    health = _health("root", "Leads browsers to `/docs`, and tells others what `/healthz` tells", "Health")
+    response = _response("To /docs, where text/html is accepted.", _text("text/html"))
+    response["headers"]["Location"] = {"schema": {"type": "string", "const": "/docs"}}
+    health["responses"]["302"] = response
+    return health
 
 
 def _problems(classes: Iterable[type[LayertapError]]) -> dict[str, Any]:

@@ -294,3 +294,9 @@ def test_other_bodies_of_the_native_api_are_no_json(driver):
 def test_the_head_of_a_status_has_no_body(driver):
     answer = driver.send("HEAD", "/v1/models/iris")
     assert (answer.status, answer.body) == (200, b"")
+
+
+def test_the_root_tells_kserves_clients_that_the_service_lives(driver):
+    assert driver.send("GET", "/").json() == {"status": "alive"}
+    browser = driver.send("GET", "/", "", {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (browser.status, browser.headers["location"]) == (302, "/docs")

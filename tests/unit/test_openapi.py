@@ -35,7 +35,9 @@ PAIR = {"left": [1, 2, 3], "right": [4, 5]}
 def client_of(runtime):
     limits = Limits(MAX_BODY_BYTES, max_image_pixels=10_000, max_reply_bytes=20_000)
     endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
-    app = create_app(runtime, Telemetry(), endpoints, [], max_body_bytes=MAX_BODY_BYTES, device={"kind": "cpu"})
+    app = create_app(
+        runtime, Telemetry(), endpoints, [], max_body_bytes=MAX_BODY_BYTES, device={"kind": "cpu"}
+    )
     return app.test_client()
 
 
@@ -228,8 +230,14 @@ def test_binary_replies_are_declared(client, document, accept):
 )  # fmt: skip
 def test_documents_and_pages_follow_their_schemas(client, document, path):
     reply = client.get(path)
-    assert reply.status_code in (200, 302)
+    assert reply.status_code == 200
     check(document, "GET", path, reply)
+
+
+def test_browsers_are_led_from_the_root_to_the_page(client, document):
+    reply = client.get("/", headers={"Accept": "text/html"})
+    assert reply.status_code == 302
+    check(document, "GET", "/", reply)
 
 
 ERRORS = [
