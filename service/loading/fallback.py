@@ -74,7 +74,12 @@ def load_old(
 
 
 def instead(
-    failure: LoadError, path: Path, object_files: Sequence[Path], references: Sequence[str]
+    failure: LoadError,
+    path: Path,
+    object_files: Sequence[Path],
+    references: Sequence[str],
+    *,
+    theano: bool | None = None,
 ) -> OldModel:
     """What `tf_keras` makes of a file that Keras 3 did not load.
 
@@ -83,6 +88,7 @@ def instead(
         path: the file.
         object_files: as for `load_old`.
         references: as for `load_old`.
+        theano: as for `load_old`.
 
     Raises:
         LoadError: the same failure; where installing the package might help, it says so.
@@ -93,7 +99,7 @@ def instead(
         mend = f"{failure.mend}\nOr serve it with Keras 2's own layers: {INSTALL}."
         raise LoadError(failure.message, mend=mend) from failure
     try:
-        return load_old(path, object_files, references)
+        return load_old(path, object_files, references, theano=theano)
     except (Exception, SystemExit) as error:  # a custom object's code may raise anything
         _log.info("%s: %s does not load it either: %s", path.name, PACKAGE, error)
         raise failure from error

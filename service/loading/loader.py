@@ -24,6 +24,7 @@ from keras.src.saving import saving_lib
 
 from service.errors import LoadError
 from service.loading import archive, hdf5
+from service.loading.architectures import build_with, found, origin_of, read_topology
 from service.loading.building import Recipe, build, compile_as_saved, explain, judge
 from service.loading.builtin_objects import builtin_objects
 from service.loading.config_text import parse
@@ -31,7 +32,6 @@ from service.loading.custom_objects import isolated, offered, read_objects
 from service.loading.fallback import OldModel, instead, load_old
 from service.loading.legacy import Origin
 from service.loading.old_code import old_lines
-from service.loading.python_files import run_file
 from service.loading.quarantine import first_look
 from service.loading.rehearsal import refuse_giants
 from service.loading.vetting import without_compilation
@@ -149,7 +149,8 @@ def _by_tf_keras(source: _Source, load: Callable[..., OldModel], reason: str) ->
             'Expected Keras 3 for compile = true. Received: loader = "tf_keras".',
             mend="Remove compile = true from model.toml; serving needs no loss, metrics or optimiser.",
         )
-    old = load(source.path, source.object_files, source.references)
+    theano = {"auto": None, "theano": True}.get(source.config.kernels, False)
+    old = load(source.path, source.object_files, source.references, theano=theano)
     repairs = ("tf-keras: computed by tf_keras, Keras 2's own layers.",)
     return LoadedModel(
         old.model, source.sha256, repairs, library="tf_keras", reason=reason, original=old.original
@@ -232,17 +233,15 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
             mend='Put model.json (model.to_json()) beside it and architecture = "model.json" into model.toml, '
             'or builder.py with get_model() and architecture = "builder:get_model".',
         )
+    origin = origin_of(contents)
     module, _, function = architecture.rpartition(":")
-    origin = Origin(contents.keras_version, contents.backend)
-    repairs: tuple[str, ...] = ()
     layer_names: dict[str, str] = {}
-    if module:
-        with offered(source.objects):
-            model = _from_builder(_found(source, f"{module}.py"), function)
-    else:
-        recipe, origin = _from_json(source, _found(source, architecture), contents)
-        model, repairs, layer_names = build(recipe), recipe.repairs, recipe.names
     with offered(source.objects):
+        if module:
+            model, repairs = build_with(found(f"{module}.py", source.folders), function, origin)
+        else:
+            recipe, origin = _topology(source, found(architecture, source.folders), origin, contents)
+            model, repairs, layer_names = build(recipe), recipe.repairs, recipe.names
         if contents.kind == hdf5.KERAS3_WEIGHTS:
             assign_keras3(model, source.path, contents)
         else:
@@ -251,45 +250,15 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
     return model, repairs
 
 
-def _found(source: _Source, name: str) -> Path:
-    for folder in source.folders:
-        if (folder / name).is_file():
-            return folder / name
-    places = " or ".join(str(folder) for folder in dict.fromkeys(source.folders))
-    raise LoadError(
-        f"Expected the architecture {name} in {places}. Received: nothing there.",
-        mend=f"Put {name} into the model's folder.",
-    )
-
-
-def _from_json(source: _Source, path: Path, contents: hdf5.Contents) -> tuple[Recipe, Origin]:
-    data = path.read_bytes()
-    config = without_compilation(parse(data.decode("utf-8"), path.name))
-    origin = Origin(
-        config.get("keras_version") or contents.keras_version, config.get("backend") or contents.backend
-    )
+def _topology(source: _Source, path: Path, origin: Origin, contents: hdf5.Contents) -> tuple[Recipe, Origin]:
+    topology = read_topology(path, origin)
     recipe = judge(
-        config,
-        origin=origin,
-        sha256=hashlib.sha256(data).hexdigest(),
+        topology.config,
+        origin=topology.origin,
+        sha256=topology.sha256,
         allow_lambda=source.config.allow_lambda,
         objects=source.objects,
+        weights=contents.weights_by_layer(),
     )
     refuse_giants(recipe, contents.arrays)
-    return recipe, origin
-
-
-def _from_builder(path: Path, name: str) -> Any:
-    function = getattr(run_file(path), name, None)
-    if not callable(function):
-        raise LoadError(
-            f"Expected a function {name} in {path.name}. Received: {type(function).__name__}.",
-            mend=f"Define {name}() in {path.name}; it returns a keras.Model.",
-        )
-    model = function()
-    if not isinstance(model, keras.Model) or not model.built:
-        raise LoadError(
-            f"Expected a built keras.Model from {name}(). Received: {type(model).__name__}.",
-            mend=f"Let {name}() return a model with keras.Input, or one that was built with model.build.",
-        )
-    return model
+    return recipe, topology.origin

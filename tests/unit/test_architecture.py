@@ -42,6 +42,7 @@ KNOWS_TENSORFLOW = {
     *["loading.custom_objects", "loading.weights", "loading.weight_units"],
     *["loading.legacy.keras1_layers", "loading.legacy.local_layers", "loading.legacy.merge_layers"],
     *["loading.legacy.tensorflow_layers", "loading.legacy.replacements"],
+    *["loading.architectures", "loading.old_defaults"],
     *["loading.fallback", "loading.tf_keras_mirror", "loading.tf_keras_model"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
