@@ -95,6 +95,12 @@ class ModelConfig:
         'for weights-only files: "model.json" (to_json of any Keras), "other.h5" (its architecture), or '
         '"builder:get_model" (builder.py in this folder)',
     )
+    kernels: str = setting(
+        "auto",
+        "what computed the convolutions of a Keras 1 or 2 file, tensorflow or theano; auto: as the file says "
+        "(Keras 1 does not), else tensorflow",
+        choices=("auto", "tensorflow", "theano"),
+    )
     allow_lambda: str | None = setting(
         None, '"sha256:..." of the file whose Lambda layers may run their stored code'
     )

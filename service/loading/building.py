@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -47,12 +47,14 @@ class Recipe:
         objects: custom objects by every name that the config uses for them.
         safe: `False` where the operator allowed the code that is stored in it.
         repairs: what was changed in the config, one sentence each.
+        names: a layer's name in the config -> its name in the file, where the two differ.
     """
 
     config: dict[str, Any]
     objects: dict[str, Any]
     safe: bool
     repairs: tuple[str, ...]
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def judge(
@@ -88,7 +90,7 @@ def judge(
     objects = objects | replacements(names(config)) | _other_spellings(config, objects)
     check_names(config, _fitting(config, objects), weights)
     refuse_foreign(objects, names(config))
-    return Recipe(config, objects, safe=not code, repairs=repaired.repairs)
+    return Recipe(config, objects, safe=not code, repairs=repaired.repairs, names=repaired.names)
 
 
 def check_names(config: Any, objects: dict[str, Any], weights: Weights = MappingProxyType({})) -> None:

@@ -8,78 +8,143 @@ keras/src/saving/saving_lib.py of Keras 3.15.1.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from service.errors import LoadError
-from service.loading.hdf5 import Contents, SavedArray, SavedLayer, look, read
+from service.loading.hdf5 import Contents, SavedLayer, look, read
+from service.loading.legacy import Origin
+from service.loading.legacy.weight_layouts import ROTATED, Unit, converted
+from service.loading.weight_units import Share, Writer, arranged, shares
 
 _TABLE_ROWS = 12
 
-Pair = tuple[Any, SavedArray]
 Row = tuple[str, Any, Any]
 
 
-def assign_legacy(model: keras.Model, path: Path, contents: Contents) -> None:
+def assign_legacy(
+    model: keras.Model,
+    path: Path,
+    contents: Contents,
+    names: Mapping[str, str] | None = None,
+    writer: Writer | None = None,
+) -> tuple[str, ...]:
     """Fills the model from the legacy layout: layers by name if the names agree, else in order.
+
+    Args:
+        model: built; its weights are assigned once all of them are found to fit.
+        path: the file.
+        contents: what the file holds.
+        names: a layer's name -> its name in the file, where the two differ.
+        writer: how the file's arrays are laid out.
+
+    Returns:
+        What was changed in the layout of the arrays, one sentence each.
 
     Raises:
         LoadError: layers, weights or shapes do not agree; the message holds a table of them.
     """
     layers = [layer for layer in model.layers if layer.weights]
+    writer = writer or Writer()
+    found: list[Share] = []
+    wrong: list[Row] = []
+    for layer, saved in _matched(layers, contents, names or {}):
+        dealt = shares(layer, saved, writer)
+        if dealt is None:
+            wrong.append((layer.name, _shapes(layer), _saved_shapes(saved)))
+        else:
+            found += dealt
+    if contents.top_level is not None:
+        found.append(_own_weights(model, contents.top_level))
+    for share in found:
+        wrong += _misfits(share)
+    if wrong:
+        raise _mismatch(wrong)
+    _complete(model, [weight for share in found for weight in share.weights])
+    values = read(path, [array for share in found for array in share.arrays])
+    for share in found:
+        arrays = converted(share.unit, list(islice(values, len(share.arrays))))
+        for weight, value in zip(share.weights, arrays, strict=True):
+            weight.assign(value)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+    return _sentences(writer, found)
+
+
+def writer_of(contents: Contents, origin: Origin, kernels: str) -> Writer:
+    """How the arrays of a file are laid out.
+
+    Args:
+        contents: what the file holds.
+        origin: what it says of its writer.
+        kernels: the operator's word on what computed its convolutions: `auto`, `tensorflow` or `theano`.
+    """
+    names = [name for layer in contents.layers for name in layer.names]
+    keras1 = origin.major == 1 and not any("/" in name for name in names)  # weights alone say no version
+    theano = kernels == "theano" or (kernels == "auto" and origin.backend == "theano")
+    return Writer(keras1, theano, unknown=keras1 and kernels == "auto" and origin.backend is None)
+
+
+def _sentences(writer: Writer, found: Sequence[Share]) -> tuple[str, ...]:
+    kinds = {share.unit.kind for share in found}
+    said = []
+    if writer.keras1:
+        said.append("keras1-weights: arrays are brought from Keras 1's order and layout to Keras 3's.")
+    if writer.theano and not kinds.isdisjoint(ROTATED):
+        said.append(
+            "theano-kernels: convolution kernels are turned by half a circle, as Theano applied them."
+        )
+    if writer.unknown and not kinds.isdisjoint(ROTATED):
+        said.append(
+            "kernels: taken for TensorFlow's, as Keras 1 does not say; "
+            'kernels = "theano" in model.toml if Theano trained it.'
+        )
+    return tuple(said)
+
+
+def _matched(
+    layers: Sequence[Any], contents: Contents, names: Mapping[str, str]
+) -> list[tuple[Any, SavedLayer]]:
+    """Each layer with weights and what the file has for it."""
     saved = {layer.name: layer for layer in contents.layers}
-    by_name = {layer.name for layer in layers} == set(saved)
-    if not by_name and len(layers) != len(contents.layers):
+    wanted = [names.get(layer.name, layer.name) for layer in layers]
+    if len(wanted) == len(saved) and set(wanted) == set(saved):
+        return [(layer, saved[name]) for layer, name in zip(layers, wanted, strict=True)]
+    if len(layers) != len(contents.layers):
         raise _mismatch(
             (layer.name if layer else saved.name if saved else "", _shapes(layer), _saved_shapes(saved))
             for layer, saved in zip_longest(layers, contents.layers)
         )
-    pairs: list[Pair] = []
-    wrong: list[Row] = []
-    for place, layer in enumerate(layers):
-        source = saved[layer.name] if by_name else contents.layers[place]
-        _match(layer.name, layer.trainable_weights + layer.non_trainable_weights, source, pairs, wrong)
-    if contents.top_level is not None:
-        known = {id(weight) for weight in model.weights}
-        own = [w for w in model._trainable_variables + model._non_trainable_variables if id(w) in known]
-        _match(model.name, own, contents.top_level, pairs, wrong)
-    if wrong:
-        raise _mismatch(wrong)
-    _complete(model, [weight for weight, _ in pairs])
-    for (weight, _), value in zip(pairs, read(path, [array for _, array in pairs]), strict=True):
-        weight.assign(value)
-    for layer in layers:
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
+    return list(zip(layers, contents.layers, strict=True))
 
 
-def _match(
-    layer_name: str, weights: Sequence[Any], source: SavedLayer, pairs: list[Pair], wrong: list[Row]
-) -> None:
-    arrays = _in_order_of(weights, source)
-    for weight, array in zip_longest(weights, arrays):
-        if weight is not None and array is not None and tuple(weight.shape) == array.shape:
-            pairs.append((weight, array))
-        else:
-            name = weight.path if weight is not None else f"{layer_name} (file: {array.path})"
-            wrong.append((name, None if weight is None else tuple(weight.shape), array and array.shape))
+def _own_weights(model: keras.Model, saved: SavedLayer) -> Share:
+    """The model's own weights, outside its layers."""
+    known = {id(weight) for weight in model.weights}
+    own = [w for w in model._trainable_variables + model._non_trainable_variables if id(w) in known]
+    unit = Unit(type(model).__name__, [tuple(weight.shape) for weight in own])
+    return arranged(Share(unit, model.name, own, list(saved.arrays), list(saved.names)))
 
 
-def _in_order_of(weights: Sequence[Any], source: SavedLayer) -> list[SavedArray]:
-    """By the ends of their names where these agree; the order alone changes when a layer is frozen."""
-    wanted = [_name_end(weight.path) for weight in weights]
-    by_end = dict(zip(map(_name_end, source.names), source.arrays, strict=True))
-    if len(set(wanted)) == len(wanted) == len(source.arrays) and set(wanted) == set(by_end):
-        return [by_end[end] for end in wanted]
-    return list(source.arrays)
-
-
-def _name_end(name: str) -> str:
-    return "/".join(name.rsplit(":", 1)[0].split("/")[-2:])
+def _misfits(share: Share) -> list[Row]:
+    """The weights whose arrays, once converted, have other shapes; told from shapes alone."""
+    blank = [np.broadcast_to(np.float32(0), array.shape) for array in share.arrays]
+    try:
+        found: list[Any] = [array.shape for array in converted(share.unit, blank)]
+    except ValueError:  # arrays of shapes that no version of this layer has
+        found = [array.shape for array in share.arrays]
+    wanted = [tuple(weight.shape) for weight in share.weights]
+    if found == wanted:
+        return []
+    names = [weight.path for weight in share.weights]
+    rows = zip_longest(names, wanted, found)
+    return [(name or f"{share.name} (file)", want, have) for name, want, have in rows if want != have]
 
 
 def _complete(model: keras.Model, assigned: Iterable[Any]) -> None:

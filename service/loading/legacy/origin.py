@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+_VERSION = re.compile(r"(\d+)(?:\.(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,15 @@ class Origin:
     @property
     def major(self) -> int:
         """1, 2 or 3; files without a version are of Keras 1."""
-        first = (self.version or "1").partition(".")[0]
-        return int(first) if first.isdecimal() else 1
+        return self._numbers()[0]
+
+    def before(self, major: int, minor: int) -> bool:
+        """Whether the writer was older than Keras `major.minor`; tf.keras counts its own versions."""
+        return self._numbers() < (major, minor)
+
+    def _numbers(self) -> tuple[int, int]:
+        found = _VERSION.match(self.version or "1.0")
+        return (int(found[1]), int(found[2] or 0)) if found else (1, 0)
 
 
 @dataclass(frozen=True, slots=True)
