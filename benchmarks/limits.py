@@ -25,7 +25,8 @@ from service.served import OpenedModel  # noqa: E402
 _BATCHES = (1, 4, 8, 16, 32)
 
 
-def _open(models: Path, name: str) -> OpenedModel:
+def opened(models: Path, name: str) -> OpenedModel:
+    """A model of the folder, as the service would open it."""
     entry = next(entry for entry in scan(models) if entry.name == name)
     return open_model(
         entry,
@@ -48,7 +49,7 @@ def _lone_row_ms(function: Function, row: dict[str, np.ndarray]) -> float:
 
 def _images_per_s(models: Path, picture: bytes, layer: str) -> dict[int, float]:
     """Decode and compute one after the other, by batch size."""
-    engine = _open(models, "mobilenet").engine
+    engine = opened(models, "mobilenet").engine
     entry = next(entry for entry in scan(models) if entry.name == "mobilenet")
     target = image_input(engine.spec.inputs[0], entry.config.preprocess)
     if target is None:
@@ -69,7 +70,7 @@ def _images_per_s(models: Path, picture: bytes, layer: str) -> dict[int, float]:
 def main() -> None:
     models, picture, layer = Path(sys.argv[1]), Path(sys.argv[2]).read_bytes(), sys.argv[3]
     apply(DeviceOptions())
-    iris = _open(models, "iris").engine
+    iris = opened(models, "iris").engine
     outputs = tuple(output.path for output in iris.spec.outputs)
     row = {iris.spec.inputs[0].name: np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)}
     lone = _lone_row_ms(iris.compile(outputs), row)

@@ -1,7 +1,10 @@
-"""The clients: wrk for throughput (closed loop, pinned), and one kept-alive connection for a lone request's time."""
+"""The clients: wrk for throughput (closed loop, pinned), one kept-alive connection for a lone request's time, and
+a plain one for a single answer."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import socket
@@ -9,12 +12,41 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from servers import LOAD_CORE
 
 CONNECTIONS = 32
+# Prints the run as JSON; several requests are sent in turn.
+_SCRIPT = """
+local messages = {}
+local turn = 0
+local function read(path)
+  local file = io.open(path, "rb")
+  local body = file:read("*a")
+  file:close()
+  return body
+end
+local wanted = %s
+init = function()
+  for _, one in ipairs(wanted) do
+    table.insert(messages, wrk.format("POST", one.path, one.headers, read(one.file)))
+  end
+end
+request = function()
+  turn = turn %% #messages + 1
+  return messages[turn]
+end
+done = function(summary, latency)
+  local errors = summary.errors
+  print(string.format(
+    '{"requests": %%d, "us": %%d, "refused": %%d, "broken": %%d, "p50_us": %%d, "p99_us": %%d}',
+    summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -24,43 +56,85 @@ class Request:
     path: str
     content_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def message(self) -> bytes:
+        """The bytes on the wire, HTTP/1.1."""
+        headers = {"Host": "127.0.0.1", "Content-Type": self.content_type, "Content-Length": len(self.body)}
+        lines = [f"{name}: {value}\r\n" for name, value in (headers | dict(self.headers)).items()]
+        return f"POST {self.path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + self.body
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A closed loop's result.
+
+    Args:
+        rate: replies a second with a status below 400.
+        failed: replies with other statuses, and broken connections.
+    """
+
+    rate: float
+    failed: int
+    p50_ms: float
+    p99_ms: float
+
+
+def closed_loop(
+    port: int, requests: Sequence[Request], seconds: int, connections: int = CONNECTIONS
+) -> Reading:
+    """`connections` clients, each with one request at a time in flight; several requests are sent in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = []
+        for place, request in enumerate(requests):
+            body = Path(folder, str(place))
+            body.write_bytes(request.body)
+            headers = {"Content-Type": request.content_type, **request.headers}
+            pairs = ", ".join(
+                f"[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers.items()
+            )
+            wanted.append(
+                f"{{path = {json.dumps(request.path)}, file = {json.dumps(str(body))}, headers = {{{pairs}}}}}"
+            )
+        script = Path(folder, "post.lua")
+        script.write_text(_SCRIPT % f"{{{', '.join(wanted)}}}")
+        command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+        command += ["--timeout", "60s", "-s", str(script), f"http://127.0.0.1:{port}"]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = json.loads(printed.strip().splitlines()[-1])
+    good = found["requests"] - found["refused"]
+    failed = found["refused"] + found["broken"]
+    return Reading(good / found["us"] * 1e6, failed, found["p50_us"] / 1e3, found["p99_us"] / 1e3)
 
 
 def throughput(port: int, request: Request, seconds: int) -> float:
     """Replies a second with status 200; stops the run where any other reply or socket error came."""
-    with tempfile.TemporaryDirectory() as folder:
-        body = Path(folder, "body")
-        body.write_bytes(request.body)
-        script = Path(folder, "post.lua")
-        script.write_text(
-            f'local file = io.open("{body}", "rb")\n'
-            'wrk.method = "POST"\n'
-            'wrk.body = file:read("*a")\n'
-            f'wrk.headers["Content-Type"] = "{request.content_type}"\n'
-        )
-        printed = subprocess.run(
-            [
-                "taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",
-                "-s", str(script), f"http://127.0.0.1:{port}{request.path}",
-            ],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-    if "Non-2xx" in printed or "Socket errors" in printed:
-        raise SystemExit(f"wrk met errors:\n{printed}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
-    if found is None:
-        raise SystemExit(f"wrk printed no rate:\n{printed}")
-    return float(found.group(1))
+    reading = closed_loop(port, [request], seconds)
+    if reading.failed:
+        raise SystemExit(f"{reading.failed} requests to {request.path} failed")
+    return reading.rate
+
+
+def ask(port: int, request: Request, timeout_s: float = 60) -> tuple[int, Mapping[str, str], bytes]:
+    """One answer: status, headers with lower-case names, body.
+
+    Raises:
+        OSError, http.client.HTTPException: nobody answers.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        headers = {"Content-Type": request.content_type, **request.headers}
+        connection.request("POST", request.path, request.body, headers)
+        reply = connection.getresponse()
+        return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
+    finally:
+        connection.close()
 
 
 def lone_request_ms(port: int, request: Request, count: int) -> float:
     """The median time of one request at a time on a kept-alive connection, in milliseconds."""
     os.sched_setaffinity(0, {LOAD_CORE})
-    head = (
-        f"POST {request.path} HTTP/1.1\r\nHost: x\r\nContent-Type: {request.content_type}\r\n"
-        f"Content-Length: {len(request.body)}\r\n\r\n"
-    )
-    message = head.encode() + request.body
+    message = request.message()
     times = []
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
