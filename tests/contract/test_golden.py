@@ -15,4 +15,12 @@ def test_the_bytes_are_the_golden_ones(driver, name):
 
 
 def test_each_kind_of_request_has_a_file():
-    assert {path.stem for path in golden.files()} == {"iris", "pairs", "image", "problems", "documents", "tfserving"}
+    assert {path.stem for path in golden.files()} == {
+        "iris",
+        "pairs",
+        "image",
+        "problems",
+        "documents",
+        "tfserving",
+        "openinference",
+    }

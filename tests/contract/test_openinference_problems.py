@@ -311,6 +311,13 @@ def test_a_model_leaves_service_and_comes_back(administered):
     assert index(administered)["iris", "1"] == ("READY", "")
 
 
+def test_the_extension_is_announced_where_it_may_be_used(administered, driver):
+    allowed = set(administered.send("GET", "/v2").json()["extensions"])
+    refused = set(driver.send("GET", "/v2").json()["extensions"])
+    assert allowed - refused == {"model_repository", "model_repository(unload_dependents)"}
+    assert refused < allowed
+
+
 def test_models_that_there_are_not_or_that_are_no_good(administered):
     for action in ("load", "unload"):
         assert "'nothing'" in error_of(administer(administered, f"models/nothing/{action}"), 404)

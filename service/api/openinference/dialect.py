@@ -29,8 +29,6 @@ _NOT_HERE = re.compile(
     r"|(?:systemsharedmemory|cudasharedmemory)(?:/region/[^/]+)?/(?:status|register|unregister))"
 )
 _PLAIN: dict[str, Callable[[Runtime], Reply]] = {
-    "/v2": lambda _: metadata.server(),
-    "/v2/": lambda _: metadata.server(),
     "/v2/health/live": metadata.live,
     "/v2/health/ready": metadata.ready,
     "/v2/models": metadata.models,
@@ -58,6 +56,7 @@ class OpenInference:
     def __init__(self, limits: Limits, *, admin: bool) -> None:
         self._infer = InferEndpoint(limits)
         self._administration = Administration(allowed=admin)
+        self._admin = admin
 
     def endpoint(self, path: str) -> InferEndpoint | None:
         """What answers a POST to this path by running a model."""
@@ -91,6 +90,8 @@ class OpenInference:
 
     def _route(self, path: str) -> tuple[str, Answer] | None:
         """The method that a path takes, and what answers it."""
+        if path in ("/v2", "/v2/"):
+            return "GET", lambda _, __: metadata.server(admin=self._admin)
         plain = _PLAIN.get(path)
         if plain is not None:
             return "GET", lambda _, runtime: plain(runtime)

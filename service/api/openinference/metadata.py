@@ -19,25 +19,25 @@ from service.tensors import TensorSpec
 
 PLATFORM = "keras_h5"
 
-SERVER = {
-    "name": "layertap",
-    "version": API_VERSION,
-    "extensions": [
-        "binary_tensor_data",
-        "classification",
-        "model_configuration",
-        "model_repository",
-        "model_repository(unload_dependents)",
-        "parameters",
-        "schedule_policy",
-        "statistics",
-    ],
-}
+_EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+_ADMINISTRATION = ("model_repository", "model_repository(unload_dependents)")
 
 
-def server() -> Reply:
-    """What this server is, and the extensions that it speaks."""
-    return Reply(200, encode_json(SERVER))
+def server(*, admin: bool) -> Reply:
+    """What this server is, and the extensions that it speaks.
+
+    Args:
+        admin: whether models may be put in and out of service; without that the extension is not announced.
+    """
+    extensions = sorted(_EXTENSIONS + _ADMINISTRATION) if admin else _EXTENSIONS
+    return Reply(200, encode_json({"name": "layertap", "version": API_VERSION, "extensions": extensions}))
 
 
 def live(runtime: Runtime) -> Reply:
