@@ -156,6 +156,37 @@ def test_the_same_head_again_reads_the_other_bytes(driver):
         assert driver.send("POST", "/v2/models/iris/infer", "", sent.headers, body).status == 400
 
 
+@pytest.mark.parametrize("written", ['{"id":"%s",', '{ "id" : "%s" , '])
+def test_another_id_before_the_same_head_is_echoed(driver, written):
+    sent = encode(INPUTS["iris"], {"hidden": BINARY})
+    size = int(sent.headers[LENGTH])
+    for request_id in ("1", "2", "", "a b~[]", "3"):
+        head = (written % request_id).encode() + sent.body[1:size]
+        answer = driver.send(
+            "POST", "/v2/models/iris/infer", "", {LENGTH: str(len(head))}, head + sent.body[size:]
+        )
+        document, arrays = decode(answer)
+        assert document["id"] == request_id
+        assert_same(arrays["hidden"], graph_of("iris").evaluate(INPUTS["iris"], ("hidden",))["hidden"])
+    assert "id" not in decode(post(driver, sent))[0]
+
+
+def test_ids_that_are_not_plain_or_not_first_are_read_as_json_has_them(driver):
+    sent = encode(INPUTS["iris"], {"hidden": BINARY})
+    size = int(sent.headers[LENGTH])
+    rest, tail = sent.body[1:size], sent.body[size:]
+    for head, request_id in (
+        (b'{"id":"\u00e9",' + rest, "é"),
+        ('{"id":"é",'.encode() + rest, "é"),
+        (b'{"id":"first",' + rest[:-1] + b',"id":"last"}', "last"),
+        (b'{"id":"other",' + rest[:-1] + b',"id":"last"}', "last"),
+        (b"{" + rest[:-1] + b',"id":"last"}', "last"),
+        (b'{"id":"first",' + rest, "first"),
+    ):
+        answer = driver.send("POST", "/v2/models/iris/infer", "", {LENGTH: str(len(head))}, head + tail)
+        assert decode(answer)[0]["id"] == request_id
+
+
 # -- classification ---------------------------------------------------------------------------------------
 
 

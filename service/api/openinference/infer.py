@@ -1,8 +1,4 @@
-"""Owns the inference route of the protocol: `/v2/models/<m>[/versions/<v>]/infer`.
-
-Clients send the same head again and again and only other numbers behind it. A head of which all tensors are binary
-numbers is therefore read once and remembered: for the next request only the bytes are looked at.
-"""
+"""Owns the inference route of the protocol: `/v2/models/<m>[/versions/<v>]/infer`."""
 
 from __future__ import annotations
 
@@ -13,13 +9,13 @@ from service.api.bodies import IMAGE_MAGIC
 from service.api.endpoint import Limits
 from service.api.http import HttpRequest, Reply
 from service.api.intake import Intake
-from service.api.openinference import inputs
-from service.api.openinference.datatypes import BYTES
 from service.api.openinference.faults import fault
+from service.api.openinference.heads import HeadKey, KnownHeads, key_of
+from service.api.openinference.inputs import read_inputs
 from service.api.openinference.outputs import OutputPlan, plan_outputs, render_outputs
 from service.api.openinference.paths import model_path
 from service.api.openinference.raw import read_raw
-from service.api.openinference.requests import Head, InputHead, OutputWish, read_head, split_body
+from service.api.openinference.requests import Head, OutputWish, read_head, split_body
 from service.api.weight import check_reply, is_heavy_result
 from service.errors import LayertapError
 from service.runtime import Runtime
@@ -48,16 +44,6 @@ class Call:
         return self.plan.layers
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A head that was found good, with the model that it was found good for."""
-
-    head: Head
-    dtypes: tuple[str, ...]
-    intake: Intake
-    plan: OutputPlan
-
-
 class InferEndpoint:
     """The inference route.
 
@@ -70,7 +56,7 @@ class InferEndpoint:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._generation = 0
-        self._heads: dict[tuple[str, bytes, int], _Known] = {}
+        self._heads = KnownHeads()
         self._plans: dict[tuple[str, int, int, tuple[OutputWish, ...], bool], OutputPlan] = {}
 
     def is_heavy(self, request: HttpRequest) -> bool:
@@ -93,29 +79,29 @@ class InferEndpoint:
             RequestError: the request is wrong; the message says what was expected and what came.
             NotReady: the model cannot answer now.
         """
-        headers = request.headers
         body = request.body
-        if b"content-encoding" in headers:
+        if b"content-encoding" in request.headers:
             body = compression.unpack(body, request.header(b"content-encoding"), self._limits.max_input_bytes)
         text, binary = split_body(body, request.header(b"inference-header-content-length"))
         accept_encoding = request.header(b"accept-encoding")
         generation = self._forget_older(runtime.generation)
-        short = binary.nbytes and len(text) <= _MAX_REMEMBERED_BYTES
-        key = (request.path, bytes(text), generation) if short else None
-        known = self._heads.get(key) if key is not None else None
-        if known is not None:
-            return self._call(known.plan, _read_known(known, binary), known.head, accept_encoding)
+        key: HeadKey | None = None
+        if binary.nbytes:
+            key, given_id = key_of(request.path, text, generation)
+            known = self._heads.find(key) if key is not None else None
+            if known is not None:
+                return self._call(known.plan, known.read(binary), known.head, given_id, accept_encoding)
         served = runtime.resolve(*model_path(request.path))
         intake = self._intake(served)
         if not len(text) and len(body):
             plan = self._plan(served, (), generation, binary=True)
-            return self._call(plan, read_raw(body, intake), _RAW, accept_encoding)
+            return self._call(plan, read_raw(body, intake), _RAW, None, accept_encoding)
         head = read_head(text)
         plan = self._plan(served, head.outputs, generation, binary=head.binary)
-        arrays = inputs.read_inputs(head.inputs, binary, intake)
-        if key is not None and head.id is None and all(map(_is_plain, head.inputs)):
-            self._remember(key, head, intake, plan)
-        return self._call(plan, arrays, head, accept_encoding)
+        arrays = read_inputs(head.inputs, binary, intake)
+        if key is not None:
+            self._heads.remember(key, head, {spec.name: spec.dtype for spec in intake.inputs}, plan)
+        return self._call(plan, arrays, head, head.id, accept_encoding)
 
     def is_heavy_reply(self, result: InferResult) -> bool:
         """Whether rendering would hold up an event loop."""
@@ -140,14 +126,21 @@ class InferEndpoint:
         """The reply for an error."""
         return fault(error)
 
-    def _call(self, plan: OutputPlan, arrays: dict[str, Array], head: Head, accept_encoding: str) -> Call:
+    def _call(
+        self,
+        plan: OutputPlan,
+        arrays: dict[str, Array],
+        head: Head,
+        given_id: str | None,
+        accept_encoding: str,
+    ) -> Call:
         served = plan.served
         rows = len(next(iter(arrays.values())))
         check_reply(plan.row_bytes * rows, rows, self._limits, _MEND)
         request = InferRequest(
             served.name, served.version, plan.paths, arrays, rows, head.timeout_s, head.priority, served
         )
-        return Call(plan, request, head.id, accept_encoding)
+        return Call(plan, request, given_id, accept_encoding)
 
     def _intake(self, served: ServedModel) -> Intake:
         limits = self._limits
@@ -176,24 +169,5 @@ class InferEndpoint:
             self._generation = generation
         return generation
 
-    def _remember(self, key: tuple[str, bytes, int], head: Head, intake: Intake, plan: OutputPlan) -> None:
-        if len(self._heads) >= _REMEMBERED:
-            self._heads.clear()
-        dtypes = {spec.name: spec.dtype for spec in intake.inputs}
-        self._heads[key] = _Known(head, tuple(dtypes[one.name] for one in head.inputs), intake, plan)
-
 
 _RAW = Head(id=None, inputs=(), outputs=(), binary=True, timeout_s=None, priority=0)
-
-
-def _is_plain(head: InputHead) -> bool:
-    return head.size is not None and head.datatype != BYTES
-
-
-def _read_known(known: _Known, binary: memoryview) -> dict[str, Array]:
-    heads = known.head.inputs
-    pieces = inputs.cut_binary(heads, binary)
-    return {
-        head.name: inputs.read_binary(head, piece, dtype)
-        for head, piece, dtype in zip(heads, pieces, known.dtypes, strict=True)
-    }
