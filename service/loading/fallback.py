@@ -20,7 +20,7 @@ from service.loading.config_text import parse
 from service.loading.custom_objects import read_objects
 from service.loading.old_imports import run_with_tf_keras
 from service.loading.tf_keras_mirror import mirror
-from service.loading.tf_keras_model import INSTALL, PACKAGE, build_tf_keras, is_installed
+from service.loading.tf_keras_model import INSTALL, PACKAGE, build_tf_keras, is_installed, restored_registry
 from service.loading.tf_keras_vetting import refuse_for_tf_keras
 from service.loading.vetting import names
 
@@ -66,10 +66,11 @@ def load_old(
             "Expected a whole model of Keras 2 or tf.keras in HDF5. Received: another kind of file.",
             mend='Remove loader = "tf_keras" from model.toml.',
         )
-    objects = read_objects(object_files, references, run_with_tf_keras)
     is_theano = contents.backend == "theano" if theano is None else theano
     config = parse(contents.config, path.name)
-    original = build_tf_keras(config, path, contents, objects, theano=is_theano)
+    with restored_registry():
+        objects = read_objects(object_files, references, run_with_tf_keras)
+        original = build_tf_keras(config, path, contents, objects, theano=is_theano)
     return OldModel(mirror(original), original)
 
 

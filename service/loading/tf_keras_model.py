@@ -65,11 +65,10 @@ def build_tf_keras(
     """
     objects = _fitting(objects, config)
     refuse_for_tf_keras(config, objects.keys())
-    with _restored_registry():
-        layers = _layer_names()
-        refuse_strangers(config, layers=layers, offered=objects.keys(), weights=contents.weights_by_layer())
-        model = _built(as_keras2(config, layers), objects, contents)
-        _fill(model, path, contents)
+    layers = _layer_names()
+    refuse_strangers(config, layers=layers, offered=objects.keys(), weights=contents.weights_by_layer())
+    model = _built(as_keras2(config, layers), objects, contents)
+    _fill(model, path, contents)
     if theano:
         _turn_kernels(model)
     return model
@@ -135,7 +134,7 @@ def _turn_kernels(model: Any) -> None:
 
 
 @contextmanager
-def _restored_registry() -> Iterator[None]:
+def restored_registry() -> Iterator[None]:
     """Undoes what custom objects register with `tf_keras`, so that they do not reach the next model."""
     registration = _library("saving.object_registration")
     kept = [(place, dict(place)) for place in _registries(registration)]
