@@ -15,11 +15,13 @@ from service.errors import LoadError
 MAX_CHARACTERS = 2**25
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 200
-MAX_ROW_VALUES = 2**31
-"""Numbers in one row of an input: 8 GiB of float32."""
+MAX_ROW_VALUES = 2**28
+"""Numbers in one row of any tensor: 1 GiB of float32, 16,000 x 16,000 pixels."""
 
-MAX_UNROLLED_STEPS = 1000
-"""Keras builds an unrolled layer step by step."""
+MAX_STEPS = 100_000
+"""Steps of a recurrent layer, which are computed one after another."""
+
+RECURRENT = ("RNN", "SimpleRNN", "LSTM", "GRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 
 _SHAPES = frozenset(
     ["batch_input_shape", "batch_shape", "input_shape", "shape", "target_shape", "build_input_shape"]
@@ -54,12 +56,11 @@ def parse(text: str, where: str) -> dict[str, Any]:
             f"Expected the config in {where} to be a JSON object. Received: {type(value).__name__}.",
             mend="Save the model again with model.save.",
         )
-    _refuse_absurd(value, where)
+    _bound(value, where)
     return value
 
 
-def _refuse_absurd(config: dict[str, Any], where: str) -> None:
-    steps, unrolled = 0, False
+def _bound(config: dict[str, Any], where: str) -> None:
     for key, value, depth, count in _walk(config):
         if depth > MAX_DEPTH or count > MAX_VALUES:
             raise _absurd(
@@ -69,10 +70,17 @@ def _refuse_absurd(config: dict[str, Any], where: str) -> None:
             sizes = [size for size in value if isinstance(size, int)]
             if _product(sizes) > MAX_ROW_VALUES:
                 raise _absurd(where, f"a '{key}' of {'x'.join(map(_digits, sizes[:8]))}")
-            steps = max([steps, *sizes])
-        unrolled = unrolled or (key == "unroll" and value is True)
-    if unrolled and steps > MAX_UNROLLED_STEPS:
-        raise _absurd(where, f"a recurrent layer unrolled over {steps} steps")
+        _roll_up(value)
+
+
+def _roll_up(value: Any) -> None:
+    """Turns `unroll` off: it changes nothing but that Keras builds the layer step by step, however many there are."""
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("config"), dict)
+        and value.get("class_name") in RECURRENT
+    ):
+        value["config"].update(dict.fromkeys(value["config"].keys() & {"unroll"}, False))
 
 
 def _walk(config: dict[str, Any]) -> Iterator[tuple[str, Any, int, int]]:

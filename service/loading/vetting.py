@@ -34,10 +34,12 @@ _MODULES = frozenset(
         "quantizers",
         "random",
         "regularizers",
-        "src",  # Keras takes only its own serialisable classes from there
     ]
 )
-_PROGRAM_LAYERS = frozenset(["TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
+_LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
+PROGRAM_LAYERS = frozenset(["TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
+"""Layers that load a program from a path or from their config."""
+
 _LAYER_KEYS = frozenset(["", "layers", "layer", "cell", "cells", "forward_layer", "backward_layer"])
 _VALUES = frozenset(
     [
@@ -68,7 +70,7 @@ def stored_code(config: Any) -> list[str]:
             continue  # `refuse_strangers` does
         if kind == "__lambda__":
             found.append(f"a Python lambda at '{key}'")
-        elif kind in _PROGRAM_LAYERS:
+        elif kind in PROGRAM_LAYERS:
             found.append(f"a {kind}")
         elif (
             kind == "Lambda"
@@ -112,6 +114,26 @@ def refuse_strangers(
     """
     if found := missing(config, layers=layers, offered=offered, activations=activations):
         raise strangers(found, weights)
+    refuse_other_files(config)
+
+
+def refuse_other_files(config: Any) -> None:
+    """Checks that no layer takes its words from a file: it would be read, and its lines come out as predictions.
+
+    Raises:
+        LoadError: names the layer and the file.
+    """
+    for _, entry, _ in _objects(config):
+        inner = entry["config"]
+        value = (
+            inner.get("vocabulary") if isinstance(inner, dict) and entry["class_name"] in _LOOKUPS else None
+        )
+        if isinstance(value, str):
+            raise LoadError(
+                f"Expected a vocabulary in the file itself. Received: the {entry['class_name']} '{inner.get('name')}' "
+                f"with the file {value[:200]!r}.",
+                mend="Give the layer its vocabulary as a list and save the model again.",
+            )
 
 
 def missing(
@@ -216,17 +238,26 @@ def _stranger(
     if module == "":  # the dialect of Keras 1 and 2, and of .h5 files: layers by name alone
         is_layer = key in _LAYER_KEYS or "__passive_serialization__" in entry
         return name if is_layer and name not in layers else None
-    if _is_keras(module) and name.isidentifier():
-        return None
-    if module == "builtins" and is_function:
-        return None  # Keras looks such a name up among its own functions only
+    if not is_function and _is_alias(entry):
+        return f"{entry['registered_name']} (saved as {name})"
+    is_own = _is_keras(module) and name.isidentifier() and (module != "keras.layers" or name in layers)
+    if is_own or (module == "builtins" and is_function):
+        return None  # Keras looks names of builtins up among its own functions only
     return f"{name} (saved from module {module})" if module else name
+
+
+def _is_alias(entry: dict[str, Any]) -> bool:
+    """Whether an object of Keras says that it is registered under another name than its class has."""
+    registered = entry.get("registered_name")
+    return isinstance(registered, str) and registered.rpartition(">")[2] != entry["class_name"]
 
 
 def _is_keras(module: Any) -> bool:
     if not isinstance(module, str):
         return False
-    root, *inner = module.split(".")
+    root, *inner = module.removeprefix("keras.src.").split(".")
+    if module.startswith("keras.src."):  # Keras takes only its own serialisable classes from there
+        return root in _MODULES
     return root == "keras" and (not inner or inner[0] in _MODULES)
 
 

@@ -47,9 +47,16 @@ def test_what_is_no_object_is_refused(text):
         ('{"a": [' + "0," * 1_000_001 + "0]}", "values"),
         (json.dumps(layer(batch_shape=[None, 10**60])), "'batch_shape' of 10^60"),
         (json.dumps(layer(batch_shape=[None, 10**5, 10**5, 3])), "'batch_shape' of 100000x100000x3"),
-        (json.dumps(layer(batch_input_shape=[None, 10**6], unroll=True)), "unrolled over 1000000 steps"),
         (" " * MAX_CHARACTERS + "{}", "characters"),
     ],
 )
 def test_what_no_model_has_is_refused_with_its_reason(text, reason):
     assert reason in refusal(text)
+
+
+def test_recurrent_layers_are_not_unrolled_and_others_keep_their_arguments():
+    config = layer(unroll=True)
+    config["config"]["layers"].append({"class_name": "LSTM", "config": {"units": 3, "unroll": True}})
+    other, recurrent = parse(json.dumps(config), "model.h5")["config"]["layers"]
+    assert other["config"] == {"unroll": True}
+    assert recurrent["config"] == {"units": 3, "unroll": False}

@@ -17,7 +17,15 @@ from service.loading.config_text import parse
 from service.loading.lambdas import summarise
 from service.loading.legacy import Origin, repair
 from service.loading.quarantine import first_look
-from service.loading.vetting import entries, missing, stored_code, without_compilation
+from service.loading.vetting import (
+    PROGRAM_LAYERS,
+    entries,
+    missing,
+    refuse_other_files,
+    stored_code,
+    without_compilation,
+)
+from service.tools.doctor.agreement import too_large
 from service.tools.doctor.companions import Companions, companions
 from service.tools.doctor.definitions import definitions
 from service.tools.doctor.known_names import ACTIVATIONS, BUILTIN_OBJECTS, LAYERS
@@ -117,6 +125,18 @@ def _read_config(
     report.layers = layer_rows(repaired.config, numbers)
     report.inputs, report.outputs = model_ends(repaired.config)
     _list_objects(repaired.config, defined, report)
+    if report.kind in {hdf5.MODEL, ARCHIVE} and (what := too_large(repaired.config, numbers, report.layers)):
+        raise LoadError(
+            f"Expected a config that fits the file's weights. Received: {what}.",
+            mend="Save the model again with model.save and copy the whole file.",
+        )
+    if programs := [
+        entry["class_name"] for entry in entries(before) if entry["class_name"] in PROGRAM_LAYERS
+    ]:
+        raise LoadError(
+            f"Expected layers that compute. Received: a {programs[0]}, which runs a program from elsewhere.",
+            mend="Serve that program where it comes from.",
+        )
     allowed = beside.config.allow_lambda == f"sha256:{report.sha256}"
     blocking = [row for row in report.code if row.replaced_by is None]
     if stored_code(repaired.config) and blocking and not allowed:
@@ -145,6 +165,7 @@ def _list_code(config: Any, defined: Mapping[str, str], report: Report) -> None:
 
 def _list_objects(config: Any, defined: Mapping[str, str], report: Report) -> None:
     offered = BUILTIN_OBJECTS | defined.keys()
+    refuse_other_files(config)
     needs = missing(config, layers=LAYERS, offered=BUILTIN_OBJECTS, activations=ACTIVATIONS)
     lacking = missing(config, layers=LAYERS, offered=offered, activations=ACTIVATIONS)
     rows: dict[str, ObjectRow] = {}
