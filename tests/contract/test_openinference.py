@@ -176,7 +176,7 @@ def test_ids_that_are_not_plain_or_not_first_are_read_as_json_has_them(driver):
     size = int(sent.headers[LENGTH])
     rest, tail = sent.body[1:size], sent.body[size:]
     for head, request_id in (
-        (b'{"id":"\u00e9",' + rest, "é"),
+        (b'{"id":"\\u00e9",' + rest, "é"),
         ('{"id":"é",'.encode() + rest, "é"),
         (b'{"id":"first",' + rest[:-1] + b',"id":"last"}', "last"),
         (b'{"id":"other",' + rest[:-1] + b',"id":"last"}', "last"),
