@@ -346,7 +346,7 @@ def test_requests_and_layers_are_counted_under_known_names(site, driver):
     def count(name, **labels):
         return site.telemetry.metrics.registry.get_sample_value(f"layertap_{name}", labels) or 0
 
-    route = {"route": "openinference_infer", "model": "iris", "code": "200"}
+    route = {"route": "v2_infer", "model": "iris", "code": "200"}
     layer = {"model": "iris", "layer": "hidden"}
     before = count("requests_total", **route), count("layer_requests_total", **layer)
     post(driver, encode(INPUTS["iris"], {"probs": {}, "-2": {}}))

@@ -93,10 +93,11 @@ def test_no_time_asked_for_is_no_limit():
             InvalidParameter,
             "shared memory is not supported",
         ),
+        ({"outputs": [{"name": str(k)} for k in range(1025)]}, InvalidInput, "at most 1024 outputs"),
         ({"outputs": {}}, InvalidInput, "'outputs' to be a list"),
         ({"outputs": ["p"]}, InvalidInput, r"outputs\[0\]"),
         ({"outputs": [{}]}, InvalidInput, r"outputs\[0\].name"),
-        ({"outputs": [{"name": "p"}, {"name": "p"}]}, InvalidInput, "'p' twice"),
+        ({"outputs": [{"name": "p"}, {"name": "p"}]}, InvalidInput, "'p' again"),
         ({"outputs": [{"name": "p", "parameters": {"binary_data": 1}}]}, InvalidParameter, "true or false"),
         *(
             ({"outputs": [{"name": "p", "parameters": {"classification": k}}]}, InvalidParameter, "0 or more")

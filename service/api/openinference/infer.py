@@ -51,7 +51,7 @@ class InferEndpoint:
         limits: sizes.
     """
 
-    name = "openinference_infer"
+    name = "v2_infer"
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

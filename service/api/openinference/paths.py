@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from service.errors import InvalidParameter
 
@@ -11,7 +10,6 @@ _MODEL = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+)
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 
-@lru_cache(maxsize=1024)
 def model_path(path: str) -> tuple[str, int | None]:
     """The model and the version that a path below `/v2/models/` names.
 
@@ -27,7 +25,6 @@ def model_path(path: str) -> tuple[str, int | None]:
     return found["model"], int(version) if version is not None else None
 
 
-@lru_cache(maxsize=1024)
 def model_route(path: str) -> str | None:
     """What a path asks of a model: `""` for its metadata, `infer`, `ready`, `config`, `stats`, ...
 

@@ -6,6 +6,7 @@ schedule_policy and parameters (triton-inference-server/server/docs/protocol).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from service.errors import InvalidInput, InvalidParameter, InvalidRequest
 
 _MICROSECONDS = 1e-6
 _MAX_AXES = 32
+_MAX_OUTPUTS = 1024  # each may be a pattern that is held against every layer
 _MAX_INTEGER = 2**63 - 1
 
 
@@ -114,11 +116,14 @@ def read_head(text: bytes | memoryview) -> Head:
     if not inputs:
         raise InvalidInput("Expected 'inputs' to hold at least one input. Received: an empty list.")
     asked = _list(document, "outputs") if document.get("outputs") is not None else []
+    if len(asked) > _MAX_OUTPUTS:
+        raise InvalidInput(f"Expected at most {_MAX_OUTPUTS} outputs. Received: {len(asked)}.")
     outputs = tuple(_read_output(value, f"outputs[{place}]", binary) for place, value in enumerate(asked))
-    names = [wish.name for wish in outputs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"Expected each output once. Received: {twice[:80]!r} twice.")
+    counts = Counter(wish.name for wish in outputs)
+    if len(counts) < len(outputs):
+        raise InvalidInput(
+            f"Expected each output once. Received: {counts.most_common(1)[0][0][:80]!r} again."
+        )
     timeout = _count(parameters, "timeout")
     return Head(
         id=given_id,
