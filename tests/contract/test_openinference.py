@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from base64 import b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from numpy_engine import graph_of
 
 from service.api.http import HttpRequest
 from service.api.openinference.dialect import OpenInference
+from service.model_config import ModelConfig
+from service.repository import ModelEntry, ModelVersion
 
 IMAGES = np.stack(PICTURES)[..., np.newaxis] * np.float32(1 / 255)
 INPUTS = {
@@ -382,3 +385,36 @@ def test_statistics_count_rows_batches_and_time(name):
     assert abs(sum(parts) - times["success"]["ns"]) <= 4  # each is rounded by itself
     (batch,) = stats["batch_stats"]
     assert (batch["batch_size"], batch["compute_infer"]["count"]) == (3, 4)
+
+
+# -- versions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "served", "policy"),
+    [
+        (ModelConfig(), ["3"], {"latest": {"num_versions": 1}}),
+        (ModelConfig(versions="all"), ["1", "2", "3"], {"all": {}}),
+        (ModelConfig(labels={"old": 1}), ["1", "3"], {"specific": {"versions": [1, 3]}}),
+    ],
+)
+@pytest.mark.parametrize("name", ["flask", "express"])
+def test_versions_are_told_and_answer_by_number(name, config, served, policy):
+    folder = Path("models") / "iris"
+    versions = tuple(ModelVersion(number, folder / str(number) / "model.h5") for number in (3, 2, 1))
+    with open_site(scan=lambda: [ModelEntry("iris", folder, versions=versions, config=config)]) as site:
+        driver = getattr(site, name)
+        assert driver.send("GET", "/v2/models/iris").json()["versions"] == served
+        assert driver.send("GET", "/v2/models/iris/config").json()["version_policy"] == policy
+        stats = driver.send("GET", "/v2/models/iris/stats").json()["model_stats"]
+        assert [one["version"] for one in stats] == served
+        for number in ("1", "2", "3"):
+            path = f"/v2/models/iris/versions/{number}"
+            answer = post(driver, encode(INPUTS["iris"]), f"{path}/infer")
+            if number in served:
+                assert decode(answer)[0]["model_version"] == number
+                assert driver.send("GET", f"{path}/ready").status == 200
+            else:
+                assert (answer.status, list(answer.json())) == (404, ["error"])
+                assert driver.send("GET", f"{path}/ready").status == 404
+        assert decode(post(driver, encode(INPUTS["iris"])))[0]["model_version"] == "3"

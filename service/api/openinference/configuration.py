@@ -28,14 +28,13 @@ def model_config(runtime: Runtime, name: str, version: int | None) -> Reply:
         NotReady: it cannot answer now.
     """
     served = runtime.resolve(name, version)
-    config = served.entry.config
     declared = served.layers.ordered({output.path for output in served.spec.outputs})
     max_batch_size = served.lanes.lane(declared).max_batch_size
     document = {
         "name": served.name,
         "platform": PLATFORM,
         "backend": served.engine,
-        "version_policy": {"all": {}} if config.versions == "all" else {"latest": {"num_versions": 1}},
+        "version_policy": _version_policy(runtime, served),
         "max_batch_size": max_batch_size,
         "input": [_input(spec, served) for spec in served.spec.inputs],
         "output": [_tensor(spec) | {"label_filename": ""} for spec in served.spec.outputs],
@@ -43,7 +42,6 @@ def model_config(runtime: Runtime, name: str, version: int | None) -> Reply:
         "batch_output": [],
         "dynamic_batching": {
             "preferred_batch_size": [max_batch_size],
-            "max_queue_delay_microseconds": 0,
             "preserve_ordering": False,
         },
         "default_model_filename": str(served.facts.get("file", "")),
@@ -52,6 +50,15 @@ def model_config(runtime: Runtime, name: str, version: int | None) -> Reply:
         "model_transaction_policy": {"decoupled": False},
     }
     return Reply(200, encode_json(document))
+
+
+def _version_policy(runtime: Runtime, served: ServedModel) -> dict[str, Any]:
+    config = served.entry.config
+    if config.versions == "all":
+        return {"all": {}}
+    if config.labels:
+        return {"specific": {"versions": sorted(runtime.status(served.name).versions)}}
+    return {"latest": {"num_versions": 1}}
 
 
 def _input(spec: TensorSpec, served: ServedModel) -> dict[str, Any]:
