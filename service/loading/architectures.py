@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def build_with(path: Path, name: str, origin: Origin) -> tuple[keras.Model, tuple[str, ...]]:
+def build_with(path: Path, name: str, contents: hdf5.Contents) -> tuple[keras.Model, tuple[str, ...]]:
     """The model that a builder returns, with the layers' defaults as they were, and what that changed.
 
     A builder may take `keras_version` and `backend`: what the file of the weights says of its writer.
@@ -118,7 +118,7 @@ def build_with(path: Path, name: str, origin: Origin) -> tuple[keras.Model, tupl
     Args:
         path: the builder's Python file.
         name: of the function in it.
-        origin: what the file of the weights says of its writer.
+        contents: what the file of the weights holds.
 
     Raises:
         LoadError: there is no such function, or it returns no built model.
@@ -130,8 +130,10 @@ def build_with(path: Path, name: str, origin: Origin) -> tuple[keras.Model, tupl
             f"Expected a function {name} in {path.name}. Received: {type(function).__name__}.",
             mend=f"Define {name}() in {path.name}; it returns a keras.Model.",
         )
+    origin = origin_of(contents)
+    shapes = [[array.shape for array in layer.arrays] for layer in contents.layers]
     told = {"keras_version": origin.version, "backend": origin.backend}
-    model, repairs = run_as_of(origin, partial(function, **_taken(function, told)))
+    model, repairs = run_as_of(origin, shapes, partial(function, **_taken(function, told)))
     if not isinstance(model, keras.Model) or not model.built:
         raise LoadError(
             f"Expected a built keras.Model from {name}(). Received: {type(model).__name__}.",

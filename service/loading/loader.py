@@ -238,7 +238,7 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
     layer_names: dict[str, str] = {}
     with offered(source.objects):
         if module:
-            model, repairs = build_with(found(f"{module}.py", source.folders), function, origin)
+            model, repairs = build_with(found(f"{module}.py", source.folders), function, contents)
         else:
             recipe, origin = _topology(source, found(architecture, source.folders), origin, contents)
             model, repairs, layer_names = build(recipe), recipe.repairs, recipe.names

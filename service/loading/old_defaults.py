@@ -11,17 +11,20 @@ keras/src/layers/rnn of Keras 3.15.1.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras.src import activations
 
 from service.errors import LoadError
 from service.loading.custom_objects import offered
 from service.loading.legacy import Origin
 from service.loading.legacy.replacements import replacements
+
+Shapes = Sequence[tuple[int, ...]]
 
 _HARD_SIGMOID = "layertap>hard_sigmoid"
 _RECURRENT = ("LSTM", "LSTMCell", "GRU", "GRUCell")
@@ -38,15 +41,19 @@ class _Defaults:
     reset_after: bool | None = None
 
 
-def run_as_of(origin: Origin, builder: Callable[[], Any]) -> tuple[Any, tuple[str, ...]]:
+def run_as_of(
+    origin: Origin, shapes: Sequence[Shapes], builder: Callable[[], Any]
+) -> tuple[Any, tuple[str, ...]]:
     """What the builder returns when it runs with the defaults of the file's version, and what that changed.
 
     `recurrent_activation` was hard_sigmoid before Keras 2.3 and TensorFlow 2, that of ConvLSTM before Keras 3;
     GRU's `reset_after` was `False` before Keras 3 and in TensorFlow 1; and hard_sigmoid itself was
-    `clip(0.2 x + 0.5, 0, 1)` before Keras 3. What a builder says explicitly stays as it says.
+    `clip(0.2 x + 0.5, 0, 1)` before Keras 3. Layers that ran on cuDNN always had sigmoid and `reset_after`, and
+    their biases tell them. What a builder says explicitly stays as it says.
 
     Args:
         origin: what the file says of its writer.
+        shapes: of the arrays of each layer in the file.
         builder: makes a model.
 
     Raises:
@@ -55,16 +62,31 @@ def run_as_of(origin: Origin, builder: Callable[[], Any]) -> tuple[Any, tuple[st
     if origin.major >= 3:
         return builder(), ()
     hard_sigmoid = replacements([_HARD_SIGMOID])[_HARD_SIGMOID]
-    defaults = _defaults(origin.version, hard_sigmoid)
-    with offered({"hard_sigmoid": hard_sigmoid}), _holding(defaults):
+    defaults = _defaults(origin.version, hard_sigmoid, _kinds(shapes))
+    names = {"hard_sigmoid": hard_sigmoid, _unknown_gate.__name__: _unknown_gate}  # wrappers copy by name
+    with offered(names), _holding(defaults), _named(hard_sigmoid):
         model = builder()
     return model, _noted(model, defaults, hard_sigmoid)
 
 
-def _defaults(version: str | None, hard_sigmoid: Callable[..., Any]) -> _Defaults:
+def _kinds(shapes: Sequence[Shapes]) -> set[str]:
+    """`cudnn` or `plain`, for every layer whose arrays are those of an LSTM or a GRU."""
+    found = set()
+    for arrays in shapes:
+        for kernel, recurrent, bias in zip(arrays, arrays[1:], arrays[2:], strict=False):
+            if len(kernel) == len(recurrent) == 2 and kernel[1] == recurrent[1]:
+                units, width = recurrent
+                if width in (3 * units, 4 * units):
+                    found.add("cudnn" if bias == (2 * width,) else "plain")
+    return found
+
+
+def _defaults(version: str | None, hard_sigmoid: Callable[..., Any], kinds: set[str]) -> _Defaults:
+    if kinds == {"cudnn"}:
+        return _Defaults(convolutional_gate=hard_sigmoid)
     numbers, _, dialect = (version or "1").partition("-")
     first = tuple(int(part) if part.isdecimal() else 0 for part in numbers.split(".")[:2])
-    if version == _AMBIGUOUS:
+    if version == _AMBIGUOUS or "cudnn" in kinds:
         return _Defaults(gate=_unknown_gate, convolutional_gate=hard_sigmoid)
     if first < (2, 3):
         return _Defaults(hard_sigmoid, hard_sigmoid, reset_after=False)
@@ -75,6 +97,18 @@ def _defaults(version: str | None, hard_sigmoid: Callable[..., Any]) -> _Default
 def _unknown_gate(x: Any) -> Any:
     """Stands where the default is not known; a model that holds it is refused."""
     return x
+
+
+@contextmanager
+def _named(hard_sigmoid: Callable[..., Any]) -> Iterator[None]:
+    """Keras looks activations up by name in a table of its own before anything that is offered."""
+    known = activations.ALL_OBJECTS_DICT
+    before = known["hard_sigmoid"]
+    known["hard_sigmoid"] = hard_sigmoid
+    try:
+        yield
+    finally:
+        known["hard_sigmoid"] = before
 
 
 @contextmanager
@@ -111,9 +145,17 @@ def _noted(model: Any, defaults: _Defaults, hard_sigmoid: Callable[..., Any]) ->
     gates = {layer.name: getattr(layer, "recurrent_activation", None) for layer in layers}
     if unknown := [name for name, gate in gates.items() if gate is _unknown_gate]:
         raise LoadError(
-            f"Expected recurrent_activation to be said: {_AMBIGUOUS} was written by TensorFlow 1, where it was "
-            f"hard_sigmoid, and by 2, where it was sigmoid. Received: {', '.join(unknown)} without it.",
+            "Expected recurrent_activation to be said: the file does not tell whether it was hard_sigmoid "
+            f"(TensorFlow 1) or sigmoid (TensorFlow 2, cuDNN). Received: {', '.join(unknown)} without it.",
             mend='Write recurrent_activation="hard_sigmoid" or "sigmoid" in the builder, as it was trained.',
+        )
+    named = {layer.name: getattr(layer, "activation", None) for layer in layers}
+    today = keras.activations.hard_sigmoid
+    if other := [name for name in gates if today in (gates[name], named[name])]:
+        raise LoadError(
+            "Expected the hard_sigmoid that the weights were trained with, clip(0.2 x + 0.5, 0, 1). Received: "
+            f"keras.activations.hard_sigmoid of Keras 3 in {', '.join(other)}.",
+            mend='Write "hard_sigmoid" in the builder, in quotes: here it is the one of the file\'s Keras.',
         )
     notes = []
     if hard := [name for name, gate in gates.items() if gate is hard_sigmoid]:
