@@ -12,11 +12,12 @@ import tensorflow as tf
 from service.engines.parity import GOLDEN, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import LoadError
+from service.loading.config_text import MAX_ROW_VALUES, MAX_STEPS, RECURRENT
 from service.loading.loader import LoadedModel, load
 from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
 from service.surgery.cut import describe, seeded_rows
-from service.tensors import Array
+from service.tensors import Array, ModelSpec
 
 
 def open_model(
@@ -45,6 +46,8 @@ def open_model(
     loaded = load(version.path, entry.config, entry.object_files, entry.folder)
     _refuse_state(loaded.original or loaded.model)
     spec = describe(loaded.model)
+    _refuse_giant_rows(spec)
+    _refuse_endless_steps(loaded.model)
     engine = TensorFlowEngine(
         loaded.model,
         spec,
@@ -75,6 +78,30 @@ def _facts(loaded: LoadedModel, version: ModelVersion) -> dict[str, Any]:
         "notes": list(loaded.notes),
         "compiled": loaded.compiled,
     }
+
+
+def _refuse_giant_rows(spec: ModelSpec) -> None:
+    """A layer without weights may ask for any size; computing it would take the service's memory."""
+    for layer in spec.layers:
+        if (layer.tensor.row_values or 0) > MAX_ROW_VALUES:
+            raise LoadError(
+                f"Expected layers of at most {MAX_ROW_VALUES} numbers a row. Received: {layer.path} with "
+                f"{layer.tensor.row_values}.",
+                mend="Save the model again with model.save and copy the whole file.",
+            )
+
+
+def _refuse_endless_steps(model: Any) -> None:
+    """Steps are computed one after another; a file of a few kilobytes may ask for millions."""
+    for layer in model._flatten_layers():  # noqa: SLF001 Keras lists nested layers in no public way
+        if type(layer).__name__ in {*RECURRENT, "Bidirectional"}:
+            shape = getattr(getattr(layer, "input", None), "shape", (None, None))
+            steps = shape[1] if len(shape) > 1 else None
+            if steps is not None and steps > MAX_STEPS:
+                raise LoadError(
+                    f"Expected recurrent layers of at most {MAX_STEPS} steps. Received: {layer.name} with {steps}.",
+                    mend="Save the model again with a free axis for the steps.",
+                )
 
 
 def _refuse_state(model: Any) -> None:
