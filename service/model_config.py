@@ -72,6 +72,12 @@ class ModelConfig:
     labels: Mapping[str, int] | None = setting(
         None, "names of versions, { stable = 1, canary = 2 }: requests can ask for them", low=0
     )
+    engine: str | None = setting(
+        None, "overrides the service's engine", choices=("auto", "tensorflow", "openvino")
+    )
+    precision: str | None = setting(
+        None, "overrides the service's precision", choices=("float32", "bfloat16")
+    )
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
     classes: tuple[str, ...] | str = setting(
         (),

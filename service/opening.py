@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from service.engines.parity import GOLDEN, golden_rows, prove
+from service.engines import Engine
+from service.engines.choice import EngineOptions, choose
+from service.engines.openvino_conversion import convert
+from service.engines.parity import GOLDEN, Parity, fitting_rows, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import LoadError
 from service.loading.config_text import MAX_ROW_VALUES, MAX_STEPS, RECURRENT
@@ -18,6 +21,10 @@ from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
 from service.surgery.cut import describe, seeded_rows
 from service.tensors import Array, ModelSpec
+
+ON_TENSORFLOW = EngineOptions(engine="tensorflow")
+SEEDED_ROWS = {"float32": 2, "bfloat16": 32}
+"""How many rows an engine is proved on, by precision: how often labels stay the same takes some."""
 
 
 def open_model(
@@ -28,6 +35,7 @@ def open_model(
     tolerance: float,
     on_trace: Callable[[], None],
     on_padding: Callable[[int], None],
+    engine_options: EngineOptions = ON_TENSORFLOW,
 ) -> OpenedModel:
     """One version, loaded and proved.
 
@@ -38,6 +46,7 @@ def open_model(
         tolerance: the largest difference to Keras, relative to an output's scale.
         on_trace: called for every trace of a function.
         on_padding: told by how many rows a batch was padded.
+        engine_options: which engine is wanted; the model's own settings count more.
 
     Raises:
         LoadError: the file cannot be loaded, compiled, or does not compute what Keras does; or the model keeps
@@ -48,7 +57,7 @@ def open_model(
     spec = describe(loaded.model)
     _refuse_giant_rows(spec)
     _refuse_endless_steps(loaded.model)
-    engine = TensorFlowEngine(
+    tensorflow = TensorFlowEngine(
         loaded.model,
         spec,
         buckets=bucket_sizes(buckets_to) if buckets_to else (),
@@ -56,15 +65,34 @@ def open_model(
         on_padding=on_padding,
     )
     golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
-    rows = golden if golden is not None else seeded_rows(loaded.model, 2)
-    parity = prove(
-        engine,
-        _keras(loaded.original or loaded.model),
-        rows,
-        source="seeded" if golden is None else GOLDEN,
-        tolerance=tolerance,
+    source = "seeded" if golden is None else GOLDEN
+    wanted = _own_options(engine_options, entry)
+    rows = seeded_rows(loaded.model, SEEDED_ROWS[wanted.precision]) if golden is None else golden
+    keras = _keras(loaded.original or loaded.model)
+
+    def prove_engine(engine: Engine, own_tolerance: float | None) -> Parity:
+        return prove(engine, keras, rows, source=source, tolerance=own_tolerance or tolerance)
+
+    choice = choose(
+        wanted,
+        tensorflow,
+        lambda paths: convert(loaded.model, spec, paths, on_trace),
+        fitting_rows(rows, spec, source),
+        prove_engine,
     )
-    return OpenedModel(engine, _facts(loaded, version) | {"parity": dataclasses.asdict(parity)})
+    facts = {**_facts(loaded, version), **choice.facts, "parity": dataclasses.asdict(choice.parity)}
+    return OpenedModel(choice.engine, facts)
+
+
+def _own_options(options: EngineOptions, entry: ModelEntry) -> EngineOptions:
+    """The service's options with what the model's own settings say otherwise."""
+    config = entry.config
+    return dataclasses.replace(
+        options,
+        engine=config.engine or options.engine,
+        precision=config.precision or options.precision,
+        max_batch_size=config.max_batch_size or options.max_batch_size,
+    )
 
 
 def _facts(loaded: LoadedModel, version: ModelVersion) -> dict[str, Any]:

@@ -37,6 +37,18 @@ class Settings:
     workers: int = setting(
         1, "worker processes; each holds a full copy of the models and its share of the device", low=1
     )
+    engine: str = setting(
+        "auto",
+        "what computes; auto: OpenVINO where it is installed, no GPU is in use and it gives what Keras gives, "
+        "else TensorFlow",
+        choices=("auto", "tensorflow", "openvino"),
+    )
+    precision: str = setting(
+        "float32",
+        "bfloat16 trades digits for speed, with OpenVINO on processors that have instructions for it; "
+        "/models says how often labels stay the same",
+        choices=("float32", "bfloat16"),
+    )
     max_batch_size: int = setting(32, "rows of the largest batch", low=1, high=65536)
     max_batch_delay_ms: float = setting(
         0.0, "how long a batch may wait for company; 0: a lone request leaves at once", low=0
@@ -62,7 +74,7 @@ class Settings:
         None, "indices of the cards to use; empty: none; unset: all", low=0
     )
     intra_op_threads: int | None = setting(
-        None, "threads inside one TensorFlow operation; unset: usable cores / workers", low=1
+        None, "cores that one batch may use; unset: usable cores / workers", low=1
     )
     inter_op_threads: int | None = setting(
         None, "TensorFlow operations at a time; unset: TensorFlow's own choice", low=1

@@ -70,12 +70,11 @@ class Metrics:
         self.encode = histogram("encode_seconds", "Time from arrays to the reply's body.")
         self.batch_rows = histogram("batch_rows", "Rows of each batch, without padding.", _ROWS)
         self.padding_rows = counter("padding_rows_total", "Rows added to fill batches to a bucket.", "model")
-        self.failed_batches = counter(
-            "failed_batches_total", "Batches that raised, bisected ones included.", "model"
-        )
+        self.failed_batches = counter("failed_batches_total", "Batches that raised, halves too.", "model")
         self.traces = counter(
             "traces_total", "Functions traced; constant once the layers in use are warm.", "model"
         )
+        self.engine_fallbacks = counter("engine_fallbacks_total", "Functions left to TensorFlow.", "model")
         self.layers = counter("layer_requests_total", "Requests for a hidden layer.", "model", "layer")
         self.queue_rows = gauge("queue_rows", "Rows that wait now.")
         self.engine_alive = gauge("engine_alive", "1 while the engine thread runs.")

@@ -24,6 +24,7 @@ from service.api.native import NativeEndpoint
 from service.app import create_app
 from service.asgi import ExpressLane
 from service.cores import usable_cores
+from service.engines.choice import EngineOptions
 from service.errors import SettingsError
 from service.greeting import greet
 from service.reloading import Reloader
@@ -171,6 +172,14 @@ class Service:
             tolerance=_PARITY_TOLERANCE,
             on_trace=metrics.traces.labels(entry.name).inc,
             on_padding=metrics.padding_rows.labels(entry.name).inc,
+            engine_options=EngineOptions(
+                engine=settings.engine,
+                precision=settings.precision,
+                gpu=self.device.get("kind") == "gpu",
+                threads=self.device.get("intra_op_threads") or usable_cores(),
+                max_batch_size=settings.max_batch_size,
+                on_fallback=metrics.engine_fallbacks.labels(entry.name).inc,
+            ),
         )
 
     def _model_changed(self, status: ModelStatus) -> None:

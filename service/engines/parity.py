@@ -86,7 +86,7 @@ def prove(
         LoadError: they differ by more, or the model does not take the rows.
     """
     spec = engine.spec
-    inputs = _inputs(rows, spec, source)
+    inputs = fitting_rows(rows, spec, source)
     function = engine.compile(tuple(dict.fromkeys(output.path for output in spec.outputs)))
     try:
         got = function.run(inputs)
@@ -111,7 +111,12 @@ def prove(
     return Parity(largest, tolerance, len(next(iter(inputs.values()))), source)
 
 
-def _inputs(rows: Mapping[str, Array], spec: ModelSpec, source: str) -> dict[str, Array]:
+def fitting_rows(rows: Mapping[str, Array], spec: ModelSpec, source: str) -> dict[str, Array]:
+    """The model's inputs among `rows`, in their dtypes and C order.
+
+    Raises:
+        LoadError: they do not fit the model.
+    """
     try:
         return fit_named(
             {item.name: rows[item.name] for item in spec.inputs}, spec.inputs, f"the {source} rows"

@@ -10,6 +10,8 @@ SAMPLES = {
     "models_dir": "elsewhere",
     "default_model": "iris",
     "bind": "127.0.0.1:9000",
+    "engine": "openvino",
+    "precision": "bfloat16",
     "batch_buckets": "on",
     "log_format": "text",
     "access_log": "all",

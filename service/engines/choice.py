@@ -1,0 +1,136 @@
+"""Owns the choice of the engine that serves a model, and why it is that one.
+
+`auto` takes OpenVINO where it is installed, no GPU is in use, and it gives what Keras gives; else TensorFlow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.engines import Engine
+from service.engines.openvino import OpenVINOOptions
+from service.engines.openvino_engine import TOLERANCES, Convert, OpenVINOEngine, agreement
+from service.engines.openvino_library import is_installed
+from service.engines.parity import Parity
+from service.errors import LoadError
+from service.tensors import Array
+
+_log = logging.getLogger("layertap.engines")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What is asked for, and what there is.
+
+    Args:
+        engine: `auto`, `tensorflow` or `openvino`.
+        precision: `float32` or `bfloat16`; the latter on OpenVINO only.
+        gpu: whether TensorFlow uses a GPU.
+        threads: cores that one batch may use.
+        max_batch_size: rows of the largest batch.
+        on_fallback: called for every function that OpenVINO was meant to compute and TensorFlow does.
+    """
+
+    engine: str = "auto"
+    precision: str = "float32"
+    gpu: bool = False
+    threads: int = 1
+    max_batch_size: int = 32
+    on_fallback: Callable[[], None] = field(default=lambda: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that serves a model.
+
+    Args:
+        engine: the engine.
+        parity: how near it is to Keras.
+        facts: for `/models`: `engine_reason`, `precision` and what there is to say of the functions.
+    """
+
+    engine: Engine
+    parity: Parity
+    facts: Mapping[str, Any]
+
+
+def choose(
+    options: EngineOptions,
+    tensorflow: Engine,
+    convert: Convert,
+    rows: Mapping[str, Array],
+    prove: Callable[[Engine, float | None], Parity],
+) -> Choice:
+    """The engine for a model.
+
+    Args:
+        options: what is asked for.
+        tensorflow: the engine that takes every model.
+        convert: makes OpenVINO's graphs of the model.
+        rows: input name -> rows that the model takes.
+        prove: compares an engine with Keras; takes the tolerance, `None` for TensorFlow's.
+
+    Raises:
+        LoadError: OpenVINO was asked for by name and does not serve this model; or the engine differs from Keras.
+    """
+    reason = _against(options)
+    if reason is None:
+        engine = OpenVINOEngine(
+            convert,
+            tensorflow,
+            rows,
+            OpenVINOOptions(options.threads, options.precision),
+            max_batch_size=options.max_batch_size,
+            on_fallback=options.on_fallback,
+        )
+        try:
+            return _with_openvino(engine, tensorflow, rows, prove, options)
+        except LoadError as error:
+            reason = error.message
+    if options.engine == "openvino":
+        raise LoadError(
+            f"Expected a model that OpenVINO serves. Received: {reason}",
+            mend='Set engine = "auto" for this model; TensorFlow serves it then.',
+        )
+    if options.engine == "auto":
+        _log.info("TensorFlow serves this model, because: %s", reason)
+    if options.precision != "float32":
+        reason = f"{reason} Served in float32: {options.precision} is offered with OpenVINO only."
+        _log.warning("%s", reason)
+    parity = prove(tensorflow, None)
+    return Choice(tensorflow, parity, {"engine_reason": reason, "precision": "float32"})
+
+
+def _against(options: EngineOptions) -> str | None:
+    """What speaks against OpenVINO before the model is looked at."""
+    if options.engine == "tensorflow":
+        return "The setting engine says so."
+    if not is_installed():
+        return "OpenVINO is not installed."
+    if options.gpu and options.engine == "auto":
+        return "A GPU is in use."
+    return None
+
+
+def _with_openvino(
+    engine: OpenVINOEngine,
+    tensorflow: Engine,
+    rows: Mapping[str, Array],
+    prove: Callable[[Engine, float | None], Parity],
+    options: EngineOptions,
+) -> Choice:
+    outputs = tuple(dict.fromkeys(output.path for output in engine.spec.outputs))
+    function = engine.require(outputs)
+    facts: dict[str, Any] = {
+        "engine_reason": "No GPU is in use, and OpenVINO gives what Keras gives.",
+        "precision": options.precision,
+        "functions": engine.functions,
+    }
+    if options.precision != "float32":
+        facts["precision_tolerance"] = TOLERANCES[options.precision]
+        facts["top1_agreement"] = agreement(function, tensorflow.compile(outputs), rows)
+    parity = prove(engine, TOLERANCES[options.precision])
+    return Choice(engine, parity, facts)

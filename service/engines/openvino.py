@@ -1,0 +1,263 @@
+"""Owns running a converted model in OpenVINO on the CPU: compiled once, called without copies, every size prepared.
+
+OpenVINO prepares itself for a batch size when it first sees it, which takes as long as a few batches. So a
+function has sizes that were run when it was made, and a batch of any other size is run in parts of these: for a
+large model that costs nothing, since its time is proportional to the rows; of a small one every size is prepared.
+
+What OpenVINO is known to answer otherwise than TensorFlow never reaches it, or is noticed afterwards. Batches with
+NaN, infinity or numbers beyond 2**31 go to the reserve: its relu, exp, clip and max make numbers of NaN, and it
+computes 64-bit integers in 32 bits. So do batches with outputs that are not finite. Indices that a table does not
+have are rejected.
+
+The module knows no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.engines import Function
+from service.engines.converted import Converted
+from service.engines.openvino_library import core, library
+from service.errors import InputRejected, LoadError
+from service.tensors import Array, TensorSpec
+
+LIMIT = 2**31
+"""Larger numbers are left to TensorFlow."""
+
+_ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_LONG_S = 0.05  # a call of this length gains nothing from more rows
+_WORSE = 1.03  # seconds a row, compared with the best size's, that are still as good
+_FILLING_S = 0.25  # for the sizes between the powers of two
+
+Approve = Callable[[int, Mapping[str, Array]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVINOOptions:
+    """How graphs are compiled.
+
+    Args:
+        threads: cores that one batch may use.
+        precision: `float32`, or `bfloat16` for what takes long.
+    """
+
+    threads: int
+    precision: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """One output of the compiled graph."""
+
+    place: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class OpenVINOFunction:
+    """One compiled graph and its one request; `run` belongs to one thread at a time. `open_function` makes it.
+
+    Args:
+        converted: what it computes.
+        request: an `openvino.InferRequest` of the compiled graph.
+        reserve: gives the TensorFlow function of the same tensors, for the batches that go there; called on the
+            engine thread, may raise any of our errors.
+    """
+
+    def __init__(self, converted: Converted, request: Any, reserve: Callable[[], Function]) -> None:
+        compiled = request.get_compiled_model()
+        inputs, outputs = _places(compiled.inputs), _places(compiled.outputs)
+        named = ((spec.name, f"input_{number}") for number, spec in enumerate(converted.inputs))
+        self._inputs = [(name, inputs[port]) for name, port in named if port in inputs]
+        self._limited = [spec.name for spec in converted.inputs if spec.dtype not in _ALWAYS_SMALL]
+        self._paths = list(converted.tensors)
+        self._checks = converted.checks
+        specs = [*converted.tensors.values(), *(check.indices for check in converted.checks)]
+        # Tensors that are one and the same (a layer, and the Dropout after it) come out of one port.
+        ports = {outputs[spec.name]: spec for spec in specs}
+        self._ports = [_Port(place, _known(spec), np.dtype(spec.dtype)) for place, spec in ports.items()]
+        order = {place: number for number, place in enumerate(ports)}
+        self._sources = [order[outputs[spec.name]] for spec in specs]
+        self._echoes = converted.echoes
+        self._request = request
+        self._tensor = library().Tensor
+        self._reserve = reserve
+        self._parts: dict[int, tuple[int, ...]] = {1: (1,)}
+        self._largest = 1
+        self.sizes: tuple[int, ...] = (1,)
+
+    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """One forward pass; see `service.engines.Function`."""
+        if not all(_is_small(batch[name]) for name in self._limited):
+            return self._reserve().run(batch)
+        rows = len(next(iter(batch.values())))
+        parts = self._parts.get(rows) or _split(rows, self._largest, self._parts)
+        results = self._compute(batch, rows, parts)
+        for check, indices in zip(self._checks, results[len(self._paths) :], strict=True):
+            _refuse_foreign(indices, check.size)
+        outputs = dict(zip(self._paths, results, strict=False))
+        if not all(_is_finite(array) for array in outputs.values()):
+            return self._reserve().run(batch)
+        for path, name in self._echoes.items():
+            outputs[path] = batch[name]
+        return outputs
+
+    def prepare(self, rows: Mapping[str, Array], max_batch_size: int, approve: Approve) -> None:
+        """Finds the largest size that pays and runs the function once at each that is used from now on.
+
+        Args:
+            rows: input name -> rows that the model takes; repeated and cut to the sizes.
+            max_batch_size: no size is larger.
+            approve: gets a size and what came out of the rows at that size; raises what it has against it.
+
+        Raises:
+            LoadError: OpenVINO failed at a size.
+        """
+        seconds: dict[int, float] = {}
+        size = 1
+        while True:
+            seconds[size] = self._try(rows, size, approve)
+            if size == max_batch_size or seconds[size] > _LONG_S:
+                break
+            size = min(2 * size, max_batch_size)
+        best = min(seconds[size] / size for size in seconds)
+        largest = min(size for size in seconds if seconds[size] / size <= best * _WORSE)
+        sizes = [size for size in seconds if size <= largest]
+        deadline = time.perf_counter() + _FILLING_S
+        for between in (size for size in range(1, largest) if size not in seconds):
+            if time.perf_counter() > deadline:
+                break
+            self._try(rows, between, approve)
+            sizes.append(between)
+        self.use_sizes(sizes)
+
+    def use_sizes(self, sizes: Sequence[int]) -> None:
+        """From now on batches are run in parts of these sizes, 1 among them."""
+        self.sizes = tuple(sorted({1, *sizes}))
+        self._largest = self.sizes[-1]
+        self._parts = {size: (size,) for size in self.sizes}
+        for rows in range(2, self._largest):
+            if rows not in self._parts:
+                self._parts[rows] = _greedy(rows, self.sizes)
+
+    def _try(self, rows: Mapping[str, Array], size: int, approve: Approve) -> float:
+        """Runs one size three times; the seconds that the quickest took."""
+        count = len(next(iter(rows.values())))
+        batch = {name: array[np.arange(size) % count] for name, array in rows.items()}
+        seconds = []
+        try:
+            for _ in range(3):
+                begun = time.perf_counter()
+                results = self._compute(batch, size, (size,))
+                seconds.append(time.perf_counter() - begun)
+        except RuntimeError as error:
+            raise LoadError(f"OpenVINO failed on {size} rows: {first_line(error)}.") from error
+        outputs = dict(zip(self._paths, results, strict=False))
+        approve(size, outputs | {path: batch[name] for path, name in self._echoes.items()})
+        return min(seconds)
+
+    def _compute(self, batch: Mapping[str, Array], rows: int, parts: Sequence[int]) -> list[Array]:
+        request, tensor = self._request, self._tensor
+        # OpenVINO writes into these arrays itself; they are new ones for every batch, so that results outlive it.
+        results = [np.empty((rows, *port.shape), port.dtype) for port in self._ports]
+        arrays = [(place, _as_memory(batch[name])) for name, place in self._inputs]
+        start = 0
+        for size in parts:
+            stop = start + size
+            for place, array in arrays:
+                request.set_input_tensor(place, tensor(array[start:stop], shared_memory=True))
+            for port, result in zip(self._ports, results, strict=True):
+                request.set_output_tensor(port.place, tensor(result[start:stop], shared_memory=True))
+            request.infer(share_outputs=True)
+            start = stop
+        return [results[source] for source in self._sources]
+
+
+def open_function(
+    converted: Converted, options: OpenVINOOptions, reserve: Callable[[], Function]
+) -> OpenVINOFunction:
+    """Compiles a converted model; nothing has run in it yet, so call `prepare` or `use_sizes` next.
+
+    Raises:
+        LoadError: OpenVINO cannot compile it, or would compute in another precision than asked for.
+    """
+    ov = library()
+    hint = _HINTS[options.precision]
+    properties = {
+        "INFERENCE_PRECISION_HINT": hint,  # unset, a processor with bfloat16 instructions uses them
+        "NUM_STREAMS": 1,  # one batch at a time: see benchmarks/limits.py for what more streams give
+        "INFERENCE_NUM_THREADS": options.threads,
+        "ENABLE_CPU_PINNING": False,  # workers on one machine would pin themselves to the same cores
+    }
+    try:
+        compiled = core().compile_model(converted.graph, "CPU", properties)
+        in_force = compiled.get_property("INFERENCE_PRECISION_HINT")
+        request = compiled.create_infer_request()
+    except RuntimeError as error:
+        raise LoadError(f"OpenVINO cannot compile it: {first_line(error)}.") from error
+    if in_force != getattr(ov.Type, hint):
+        raise LoadError(f"Expected OpenVINO to compute in {options.precision}. Received: {in_force}.")
+    return OpenVINOFunction(converted, request, reserve)
+
+
+def first_line(error: Exception) -> str:
+    """What OpenVINO says is wrong, without the places in its sources that it begins and ends with."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [
+        line for line in lines if line and not line.startswith(("Exception from", "Check '", "FrontEnd"))
+    ]
+    return (telling or [type(error).__name__])[0].rstrip(".:")[:300]
+
+
+def _places(ports: Sequence[Any]) -> dict[str, int]:
+    return {name: place for place, port in enumerate(ports) for name in port.get_names()}
+
+
+def _known(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(size for size in spec.row_shape if size is not None)
+
+
+def _split(rows: int, largest: int, parts: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    whole, rest = divmod(rows, largest)
+    return (largest,) * whole + (parts[rest] if rest else ())
+
+
+def _greedy(rows: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    parts = []
+    for size in reversed(sizes):
+        count, rows = divmod(rows, size)
+        parts += [size] * count
+    return tuple(parts)
+
+
+def _is_small(array: Array) -> bool:
+    """Whether every number is one, and none is beyond LIMIT; comparisons with NaN are false."""
+    return bool(array.min() > -LIMIT and array.max() < LIMIT)
+
+
+def _is_finite(array: Array) -> bool:
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(array.min() > -np.inf and array.max() < np.inf)
+
+
+def _as_memory(array: Array) -> Array:
+    """The array itself, or a copy: OpenVINO takes no memory that it could not write to, though it never does."""
+    return array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C")
+
+
+def _refuse_foreign(indices: Array, size: int) -> None:
+    if indices.min() >= 0 and indices.max() < size:
+        return
+    place = tuple(int(axis[0]) for axis in np.nonzero((indices < 0) | (indices >= size)))
+    where = ",".join(map(str, place))
+    raise InputRejected(
+        f"The model rejected these values: indices[{where}] = {indices[place]} is not in [0, {size})."
+    )

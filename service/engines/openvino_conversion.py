@@ -1,0 +1,227 @@
+"""Owns the way from a Keras model to an OpenVINO graph, and the judgement whether that graph may stand for it.
+
+TensorFlow rejects some values (an index that a table does not have, a division of integers by zero) and OpenVINO
+takes them. So a model is converted only if every operation in it is known to take any value, or is a look-up whose
+indices can be checked. Left out on purpose, too: arithmetic of 64-bit and small integers and float64 (OpenVINO computes
+in 32 bits), branches (a comparison on a few rows sees one of them), random numbers, text, and free axes besides the
+batch's (every new size would be prepared on the request path).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from service.engines.converted import Converted, IndexCheck
+from service.engines.openvino import first_line
+from service.engines.openvino_library import library
+from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS, MOVES
+from service.engines.tensorflow import TensorFlowFunction
+from service.errors import LoadError
+from service.surgery.cut import cut
+from service.tensors import ModelSpec, TensorSpec
+
+_FLOATS = frozenset(["Div", "FloorDiv", "FloorMod", "Pow", "Xdivy"])  # of integers they reject zeros
+_FLOATS = frozenset([tf.float32, tf.float16, tf.bfloat16])
+_NUMBERS = _FLOATS | {tf.int32, tf.bool}
+_PASSES_ON = frozenset(["Identity", "StopGradient"])
+
+
+def convert(
+    model: Any, spec: ModelSpec, paths: tuple[str, ...], on_trace: Callable[[], None] = lambda: None
+) -> tuple[Converted, TensorFlowFunction]:
+    """A model's tensors for OpenVINO, and TensorFlow's function of the same trace to compare them with.
+
+    Args:
+        model: a `keras.Model`.
+        spec: what it takes and gives.
+        paths: the tensors; all of them give a graph of which `Converted.select` takes any.
+        on_trace: called once.
+
+    Raises:
+        LoadError: OpenVINO cannot convert it, or it may not stand for TensorFlow; the message says why.
+    """
+    _refuse_inputs(spec)
+    concrete, lookups = _trace(model, spec, paths, on_trace)
+    _refuse_operations(concrete.graph.as_graph_def())
+    outputs = dict(concrete.structured_outputs)
+    checks = tuple(
+        IndexCheck(_tensor_spec(f"indices_{number:04d}", outputs), size, _dependents(concrete, number, paths))
+        for number, size in enumerate(lookups)
+    )
+    echoes = _echoes(concrete, spec, paths)
+    tensors = {
+        path: _tensor_spec(f"output_{number:04d}", outputs)
+        for number, path in enumerate(paths)
+        if path not in echoes
+    }
+    graph = _graph(concrete)
+    known = {name for port in graph.outputs for name in port.get_names()}
+    wanted = {item.name: path for path, item in tensors.items()} | {
+        check.indices.name: "" for check in checks
+    }
+    if missing := wanted.keys() - known:
+        raise LoadError(f"OpenVINO lost {', '.join(sorted(wanted[name] for name in missing))}.")
+    reference = TensorFlowFunction(
+        _in_order(concrete, len(paths)), tuple(item.name for item in spec.inputs), paths, (), lambda _: None
+    )
+    return Converted(graph, spec.inputs, tensors, echoes, checks), reference
+
+
+def _refuse_inputs(spec: ModelSpec) -> None:
+    for item in spec.inputs:
+        if None in item.row_shape:
+            raise LoadError(
+                f"Expected inputs of a known size. Received: '{item.name}' of shape {item.shape}; OpenVINO prepares "
+                "itself anew for every size."
+            )
+        if 0 in item.row_shape:
+            raise LoadError(
+                f"Expected inputs that hold numbers. Received: '{item.name}' of shape {item.shape}."
+            )
+        if item.dtype in {"string", "float64"}:
+            raise LoadError(
+                f"Expected inputs that OpenVINO computes with. Received: '{item.name}', {item.dtype}."
+            )
+
+
+def _trace(
+    model: Any, spec: ModelSpec, paths: tuple[str, ...], on_trace: Callable[[], None]
+) -> tuple[Any, list[int]]:
+    """The concrete function, which returns every look-up's indices beside the outputs, and the tables' sizes."""
+    forward = cut(model, paths)
+    sizes: list[int] = []
+
+    def traced(*tensors: Any) -> dict[str, Any]:
+        on_trace()
+        named = {f"output_{place:04d}": tf.identity(value) for place, value in enumerate(forward(tensors))}
+        graph = next(iter(named.values())).graph
+        lookups = [operation for operation in graph.get_operations() if operation.type == "GatherV2"]
+        found = [lookup for lookup in map(_lookup, lookups) if lookup is not None]
+        sizes.extend(size for _, size in found)
+        return named | {f"indices_{place:04d}": tf.identity(value) for place, (value, _) in enumerate(found)}
+
+    signature = [
+        tf.TensorSpec([None, *item.row_shape], item.dtype, name=f"input_{place}")
+        for place, item in enumerate(spec.inputs)
+    ]
+    try:
+        function = tf.function(traced, input_signature=signature, autograph=False)
+        return function.get_concrete_function(), sizes
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise LoadError(f"TensorFlow cannot trace it: {first_line(error)}.") from error
+
+
+def _lookup(operation: Any) -> tuple[Any, int] | None:
+    """The indices of a look-up and how many there are to choose from; `None` where they are constants.
+
+    Raises:
+        LoadError: the indices cannot be checked row by row.
+    """
+    table, indices, axis = operation.inputs
+    if tf.get_static_value(indices) is not None:
+        return None
+    place = tf.get_static_value(axis)
+    size = None if place is None or table.shape.rank is None else table.shape[int(place)]
+    by_row = indices.shape.rank and indices.shape[0] is None and None not in indices.shape[1:]
+    if size is None or not by_row or operation.get_attr("batch_dims"):
+        raise LoadError(f"It looks up values ({operation.name}) in a way that cannot be checked.")
+    return indices, int(size)
+
+
+def _refuse_operations(definition: Any) -> None:
+    inner = [node for function in definition.library.function for node in function.node_def]
+    unknown = {_describe(node) for node in (*definition.node, *inner) if not _is_total(node)}
+    unknown |= {f"{node.op} inside a loop" for node in inner if node.op == "GatherV2"}
+    if unknown:
+        raise LoadError(
+            "Expected operations that take any value, in OpenVINO as in TensorFlow. "
+            f"Received: {', '.join(sorted(unknown))}."
+        )
+
+
+def _is_total(node: Any) -> bool:
+    """Whether an operation takes any numbers, and OpenVINO computes it in the width that TensorFlow does."""
+    types = _types(node)
+    if tf.float64 in types or tf.string in types:
+        return False
+    if node.op in COMPUTES_FLOATS:
+        return types <= _FLOATS
+    return node.op in MOVES or (node.op in COMPUTES and _type(node, "T") in {None, *_NUMBERS})
+
+
+def _types(node: Any) -> set[Any]:
+    found = {_type(node, name) for name in ("T", "dtype", "SrcT", "DstT", "element_dtype")}
+    return found - {None}
+
+
+def _type(node: Any, name: str) -> Any:
+    return tf.as_dtype(node.attr[name].type) if name in node.attr and node.attr[name].type else None
+
+
+def _describe(node: Any) -> str:
+    types = ", ".join(sorted(item.name for item in _types(node)))
+    return f"{node.op} of {types}" if types else str(node.op)
+
+
+def _tensor_spec(name: str, outputs: Mapping[str, Any]) -> TensorSpec:
+    tensor = outputs[name]
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
+    if not shape or None in shape[1:]:
+        raise LoadError(f"Expected tensors whose rows have a known size. Received: shape {tensor.shape}.")
+    return TensorSpec(name, (None, *shape[1:]), tensor.dtype.name)
+
+
+def _dependents(concrete: Any, number: int, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The paths that a look-up's indices matter to: what its GatherV2 feeds."""
+    outputs = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
+    indices = _origin(outputs[f"indices_{number:04d}"])
+    found = []
+    for place, path in enumerate(paths):
+        if any(
+            operation.type == "GatherV2" and _origin(operation.inputs[1]) is indices
+            for operation in _ancestors(outputs[f"output_{place:04d}"].op)
+        ):
+            found.append(path)
+    return tuple(found)
+
+
+def _ancestors(operation: Any) -> Iterator[Any]:
+    seen, waiting = set(), [operation]
+    while waiting:
+        current = waiting.pop()
+        if current.name not in seen:
+            seen.add(current.name)
+            yield current
+            waiting.extend(tensor.op for tensor in current.inputs)
+
+
+def _origin(tensor: Any) -> Any:
+    while tensor.op.type in _PASSES_ON:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _echoes(concrete: Any, spec: ModelSpec, paths: tuple[str, ...]) -> dict[str, str]:
+    """The paths whose tensor is an input as it came: OpenVINO gives such an output no name."""
+    outputs = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
+    inputs = {tensor.name: item.name for tensor, item in zip(concrete.inputs, spec.inputs, strict=False)}
+    origins = {path: _origin(outputs[f"output_{place:04d}"]).name for place, path in enumerate(paths)}
+    return {path: inputs[name] for path, name in origins.items() if name in inputs}
+
+
+def _graph(concrete: Any) -> Any:
+    try:
+        return library().convert_model(concrete)
+    except Exception as error:  # the front end's errors share no class but this one
+        raise LoadError(f"OpenVINO cannot convert it: {first_line(error)}.") from error
+
+
+def _in_order(concrete: Any, count: int) -> Callable[..., list[Any]]:
+    def call(*tensors: Any) -> list[Any]:
+        named = concrete(*tensors)
+        return [named[f"output_{place:04d}"] for place in range(count)]
+
+    return call

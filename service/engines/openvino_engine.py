@@ -1,0 +1,145 @@
+"""Owns the OpenVINO engine: every function compared with TensorFlow's before it is used, or else left to TensorFlow.
+
+It knows OpenVINO and TensorFlow as two things that compile, and neither by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from service.engines import Engine, Function
+from service.engines.converted import Converted
+from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
+from service.engines.parity import relative_difference
+from service.errors import InputRejected, LoadError
+from service.tensors import Array, ModelSpec
+
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
+"""How far a tensor may be from TensorFlow's, by precision, relative to its largest magnitude."""
+
+_COMPARED_ROWS = 4
+_log = logging.getLogger("layertap.engines")
+
+Convert = Callable[[tuple[str, ...]], tuple[Converted, Function]]
+
+
+class OpenVINOEngine:
+    """A Keras model, compiled by OpenVINO where that gives what TensorFlow gives.
+
+    Args:
+        convert: a set of paths -> their graph, and TensorFlow's function of the same paths.
+        tensorflow: compiles what OpenVINO does not; its spec is the model's.
+        rows: input name -> rows that the model takes, for comparisons.
+        options: how graphs are compiled.
+        max_batch_size: rows of the largest batch.
+        on_fallback: called for every function that is left to TensorFlow.
+
+    Attributes:
+        functions: what is said of each function that is in use, kept up to date.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        convert: Convert,
+        tensorflow: Engine,
+        rows: Mapping[str, Array],
+        options: OpenVINOOptions,
+        *,
+        max_batch_size: int,
+        on_fallback: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.spec: ModelSpec = tensorflow.spec
+        self.functions: list[dict[str, Any]] = []
+        self._convert = convert
+        self._tensorflow = tensorflow
+        self._rows = {name: array[:_COMPARED_ROWS] for name, array in rows.items()}
+        self._options = options
+        self._max_batch_size = max_batch_size
+        self._on_fallback = on_fallback
+        self._kept: dict[tuple[str, ...], OpenVINOFunction] = {}
+
+    def compile(self, outputs: tuple[str, ...]) -> Function:
+        """A warm function; see `service.engines.Engine`."""
+        kept = self._kept.get(outputs)
+        if kept is not None:
+            return kept
+        try:
+            return self._proved(outputs)
+        except LoadError as error:
+            _log.warning("%s: TensorFlow computes it, because: %s", ", ".join(outputs), error.message)
+            self._on_fallback()
+            function = self._tensorflow.compile(outputs)
+            self._note(function, outputs, {"engine": self._tensorflow.name, "reason": error.message})
+            return function
+
+    def require(self, outputs: tuple[str, ...]) -> Function:
+        """A warm function that is OpenVINO's, kept for the next `compile` of the same outputs.
+
+        Raises:
+            LoadError: OpenVINO cannot compile it, or gives something else than TensorFlow.
+        """
+        self._kept[outputs] = self._proved(outputs)
+        return self._kept[outputs]
+
+    def _proved(self, outputs: tuple[str, ...]) -> OpenVINOFunction:
+        converted, reference = self._convert(outputs)
+        function = open_function(converted, self._options, lambda: reference)
+        try:
+            expected = reference.run(self._rows)
+        except InputRejected as error:
+            raise LoadError(error.message) from error
+        tolerance = TOLERANCES[self._options.precision]
+        largest = 0.0
+
+        def approve(size: int, got: Mapping[str, Array]) -> None:
+            nonlocal largest
+            for path, wanted in expected.items():
+                same_rows = wanted[np.arange(size) % len(wanted)]
+                difference = _difference(got[path], same_rows)
+                if not difference <= tolerance:
+                    raise LoadError(
+                        f"Expected '{path}' to equal TensorFlow's to {tolerance:g} of its scale, in batches of "
+                        f"{size}. Received: a difference of {difference:g}."
+                    )
+                largest = max(largest, difference)
+
+        function.prepare(self._rows, self._max_batch_size, approve)
+        facts = {"weights_bytes": converted.weights_bytes, "largest": largest, "largest_part": function.sizes[-1]}
+        self._note(function, outputs, {"engine": self.name, **facts})
+        return function
+
+    def _note(self, function: Function, outputs: tuple[str, ...], facts: Mapping[str, Any]) -> None:
+        entry = {"outputs": list(outputs), **facts}
+        self.functions.append(entry)
+        weakref.finalize(function, _drop, self.functions, entry).atexit = False
+
+
+def agreement(function: Function, reference: Function, rows: Mapping[str, Array]) -> float | None:
+    """The share of rows whose largest value is at the same place, over all outputs with several values a row.
+
+    Returns:
+        0..1; `None` where no output has several values.
+    """
+    got, wanted = function.run(rows), reference.run(rows)
+    same = [
+        np.argmax(got[path], axis=-1) == np.argmax(values, axis=-1)
+        for path, values in wanted.items()
+        if values.ndim > 1 and values.shape[-1] > 1
+    ]
+    return float(np.mean(np.concatenate([part.ravel() for part in same]))) if same else None
+
+
+def _difference(got: Array, wanted: Array) -> float:
+    return relative_difference(got, wanted) if got.dtype == wanted.dtype else float("inf")
+
+
+def _drop(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:
+    """Forgets a function that was let go of; entries may be equal, so it is looked for by identity."""
+    entries[:] = [other for other in entries if other is not entry]
