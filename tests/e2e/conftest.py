@@ -1,17 +1,28 @@
 """Running services that several tests share; starting one takes seconds, most of them TensorFlow's."""
 
+import shutil
 from types import SimpleNamespace
 
 import keras_references
 import odd_models
 import pytest
-from serving import serve
+from serving import MODELS, serve
 
 
 @pytest.fixture(scope="session")
 def shipped():
     """The models that ship, with the settings that ship."""
     with serve() as service:
+        yield service.until_ready()
+
+
+@pytest.fixture(scope="session")
+def administered(tmp_path_factory):
+    """Copies of the models that ship, and a broken one; clients may load and unload them, and put them back."""
+    models = tmp_path_factory.mktemp("administered")
+    shutil.copytree(MODELS, models, dirs_exist_ok=True)
+    (models / "broken.h5").write_bytes(b"no HDF5")
+    with serve(models, admin="true") as service:
         yield service.until_ready()
 
 
