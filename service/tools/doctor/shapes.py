@@ -105,7 +105,7 @@ def _windows(filters: str | None) -> Rule:
     def rule(config: dict[str, Any], inputs: list[Shape]) -> Shape:
         batch, *spatial, channels = _channels_last(config, inputs[0])
         sizes = _each(config["kernel_size" if "kernel_size" in config else "pool_size"], len(spatial))
-        steps = _each(config.get("strides") or sizes, len(spatial))
+        steps = _each(config.get("strides") or (sizes if "pool_size" in config else 1), len(spatial))
         spread = _each(config.get("dilation_rate", 1), len(spatial))
         causal = config.get("padding", "valid") in {"same", "causal"}
         reach = [(size - 1) * gap + 1 for size, gap in zip(sizes, spread, strict=True)]
