@@ -102,12 +102,15 @@ def refuse_for_tf_keras(config: Any, offered: Collection[str] = ()) -> None:
     for entry in entries(config):
         kind, module = entry["class_name"], entry.get("module")
         inner = entry["config"] if isinstance(entry["config"], dict) else {}
-        if module is not None and module not in _MODULES and not _is_offered(entry, offered):
+        is_known = module is None or (isinstance(module, str) and module in _MODULES)
+        if not is_known and not _is_offered(entry, offered):
             found.append(f"{kind} of module {module}")
         elif not isinstance(kind, str) or kind in _GADGETS:
             found.append(f"a layer that calls methods by name ({kind})")
         elif kind in _FUNCTION_LAYERS and not _is_listed(inner.get("function")):
             found.append(f"a call of TensorFlow's {inner.get('function')!r}")
+        elif kind in _FUNCTION_LAYERS and not _waits(entry.get("inbound_nodes")):
+            found.append(f"a {kind} that is computed while the model is built")
         elif kind in _LOOKUPS and not isinstance(inner.get("vocabulary"), list | None):
             found.append(f"a {kind} that reads a file")
     if found:
@@ -125,6 +128,23 @@ def _is_offered(entry: Mapping[str, Any], offered: Collection[str]) -> bool:
 
 def _is_listed(function: Any) -> bool:
     return isinstance(function, str) and (function in _FUNCTIONS or function.startswith(_FUNCTION_MODULES))
+
+
+def _waits(nodes: Any) -> bool:
+    return nodes is None or (isinstance(nodes, list) and all(map(_takes_a_tensor, nodes)))
+
+
+def _takes_a_tensor(node: Any) -> bool:
+    """Whether a call waits for the model's input: on constants alone it would run at once, of any size.
+
+    A tensor is `[layer, node, place, ...]`, a constant `["_CONSTANT_VALUE", -1, value, ...]`.
+    """
+    if isinstance(node, dict):
+        return any(map(_takes_a_tensor, node.values()))
+    if not isinstance(node, list):
+        return False
+    names = node[:1] if len(node) > 2 and isinstance(node[0], str) and isinstance(node[1], int) else []
+    return any(name != "_CONSTANT_VALUE" for name in names) or any(map(_takes_a_tensor, node))
 
 
 def as_keras2(config: Mapping[str, Any], layers: Collection[str]) -> dict[str, Any]:
