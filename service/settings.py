@@ -55,7 +55,7 @@ class Settings:
     )
     batch_buckets: str = setting(
         "auto",
-        "pad batches to 1, 2, 4, ... rows; auto: only where the device pays for every new size (a GPU)",
+        "TensorFlow: pad batches to 1, 2, 4, ... rows; auto: only where the device pays for every new size (a GPU)",
         choices=("auto", "on", "off"),
     )
     max_queue_rows: int = setting(1024, "rows that may wait before new requests get 429", low=1)

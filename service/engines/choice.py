@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.engines import Engine
+from service.engines.converted import Converted
 from service.engines.openvino import OpenVINOOptions
-from service.engines.openvino_engine import TOLERANCES, Convert, OpenVINOEngine, agreement
+from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine, agreement
 from service.engines.openvino_library import is_installed
 from service.engines.parity import Parity
 from service.errors import LoadError
 from service.tensors import Array
 
+Convert = Callable[[tuple[str, ...]], Converted]
 _log = logging.getLogger("layertap.engines")
 
 
@@ -69,7 +71,7 @@ def choose(
     Args:
         options: what is asked for.
         tensorflow: the engine that takes every model.
-        convert: makes OpenVINO's graphs of the model.
+        convert: a set of paths -> OpenVINO's graph of them.
         rows: input name -> rows that the model takes.
         prove: compares an engine with Keras; takes the tolerance, `None` for TensorFlow's.
 
@@ -78,16 +80,8 @@ def choose(
     """
     reason = _against(options)
     if reason is None:
-        engine = OpenVINOEngine(
-            convert,
-            tensorflow,
-            rows,
-            OpenVINOOptions(options.threads, options.precision),
-            max_batch_size=options.max_batch_size,
-            on_fallback=options.on_fallback,
-        )
         try:
-            return _with_openvino(engine, tensorflow, rows, prove, options)
+            return _with_openvino(convert, tensorflow, rows, prove, options)
         except LoadError as error:
             reason = error.message
     if options.engine == "openvino":
@@ -116,21 +110,39 @@ def _against(options: EngineOptions) -> str | None:
 
 
 def _with_openvino(
-    engine: OpenVINOEngine,
+    convert: Convert,
     tensorflow: Engine,
     rows: Mapping[str, Array],
     prove: Callable[[Engine, float | None], Parity],
     options: EngineOptions,
 ) -> Choice:
-    outputs = tuple(dict.fromkeys(output.path for output in engine.spec.outputs))
+    outputs = tuple(dict.fromkeys(output.path for output in tensorflow.spec.outputs))
+    converted = _convert_widely(convert, tuple(layer.path for layer in tensorflow.spec.layers), outputs)
+    engine = OpenVINOEngine(
+        converted,
+        tensorflow,
+        rows,
+        OpenVINOOptions(options.threads, options.precision),
+        max_batch_size=options.max_batch_size,
+        on_fallback=options.on_fallback,
+    )
     function = engine.require(outputs)
+    parity = prove(engine, TOLERANCES[options.precision])
     facts: dict[str, Any] = {
         "engine_reason": "No GPU is in use, and OpenVINO gives what Keras gives.",
         "precision": options.precision,
+        "graph_weights_bytes": converted.weights_bytes,
         "functions": engine.functions,
     }
     if options.precision != "float32":
-        facts["precision_tolerance"] = TOLERANCES[options.precision]
         facts["top1_agreement"] = agreement(function, tensorflow.compile(outputs), rows)
-    parity = prove(engine, TOLERANCES[options.precision])
     return Choice(engine, parity, facts)
+
+
+def _convert_widely(convert: Convert, layers: tuple[str, ...], outputs: tuple[str, ...]) -> Converted:
+    """The graph of every layer, or of the outputs only where a layer stands in the way."""
+    try:
+        return convert(tuple(dict.fromkeys([*layers, *outputs])))
+    except LoadError as error:
+        _log.info("OpenVINO computes no hidden layers of this model, because: %s", error.message)
+        return convert(outputs)

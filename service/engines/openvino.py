@@ -33,6 +33,7 @@ LIMIT = 2**31
 _ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _LONG_S = 0.05  # a call of this length gains nothing from more rows
+_SHORT_S = 0.002  # below it, calls themselves cost what more rows in each of them would save
 _WORSE = 1.03  # seconds a row, compared with the best size's, that are still as good
 _FILLING_S = 0.25  # for the sizes between the powers of two
 
@@ -128,7 +129,10 @@ class OpenVINOFunction:
                 break
             size = min(2 * size, max_batch_size)
         best = min(seconds[size] / size for size in seconds)
-        largest = min(size for size in seconds if seconds[size] / size <= best * _WORSE)
+        worthy = (
+            size for size in seconds if seconds[size] > _SHORT_S and seconds[size] / size <= best * _WORSE
+        )
+        largest = min(worthy, default=size)
         sizes = [size for size in seconds if size <= largest]
         deadline = time.perf_counter() + _FILLING_S
         for between in (size for size in range(1, largest) if size not in seconds):

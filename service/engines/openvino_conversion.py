@@ -18,7 +18,6 @@ from service.engines.converted import Converted, IndexCheck
 from service.engines.openvino import first_line
 from service.engines.openvino_library import library
 from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS, MOVES
-from service.engines.tensorflow import TensorFlowFunction
 from service.errors import LoadError
 from service.surgery.cut import cut
 from service.tensors import ModelSpec, TensorSpec
@@ -31,13 +30,16 @@ _PASSES_ON = frozenset(["Identity", "StopGradient"])
 
 def convert(
     model: Any, spec: ModelSpec, paths: tuple[str, ...], on_trace: Callable[[], None] = lambda: None
-) -> tuple[Converted, TensorFlowFunction]:
-    """A model's tensors for OpenVINO, and TensorFlow's function of the same trace to compare them with.
+) -> Converted:
+    """A model's tensors for OpenVINO.
+
+    It holds the interpreter lock for tenths of a second (EfficientNetB0: 0.4), so it belongs to loading a model, not
+    to a request for one more layer: `Converted.select` takes that out of a graph of all of them.
 
     Args:
         model: a `keras.Model`.
         spec: what it takes and gives.
-        paths: the tensors; all of them give a graph of which `Converted.select` takes any.
+        paths: the tensors; those whose rows have no known size are left out.
         on_trace: called once.
 
     Raises:
@@ -46,28 +48,29 @@ def convert(
     _refuse_inputs(spec)
     concrete, lookups = _trace(model, spec, paths, on_trace)
     _refuse_operations(concrete.graph.as_graph_def())
-    outputs = dict(concrete.structured_outputs)
-    checks = tuple(
-        IndexCheck(_tensor_spec(f"indices_{number:04d}", outputs), size, _dependents(concrete, number, paths))
-        for number, size in enumerate(lookups)
-    )
-    echoes = _echoes(concrete, spec, paths)
+    fetched = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
+    outputs = {path: fetched[f"output_{place:04d}"] for place, path in enumerate(paths)}
+    inputs = {tensor.name: item.name for tensor, item in zip(concrete.inputs, spec.inputs, strict=False)}
+    origins = {path: _origin(tensor).name for path, tensor in outputs.items()}
+    echoes = {path: inputs[name] for path, name in origins.items() if name in inputs}
     tensors = {
-        path: _tensor_spec(f"output_{number:04d}", outputs)
-        for number, path in enumerate(paths)
-        if path not in echoes
+        path: TensorSpec(f"output_{place:04d}", (None, *outputs[path].shape[1:]), outputs[path].dtype.name)
+        for place, path in enumerate(paths)
+        if path not in echoes and _has_known_rows(outputs[path])
     }
+    checks = []
+    for number, size in enumerate(lookups):
+        indices = fetched[f"indices_{number:04d}"]
+        name, shape = f"indices_{number:04d}", (None, *indices.shape[1:])
+        checks.append(
+            IndexCheck(TensorSpec(name, shape, indices.dtype.name), size, _dependents(indices, outputs))
+        )
     graph = _graph(concrete)
     known = {name for port in graph.outputs for name in port.get_names()}
-    wanted = {item.name: path for path, item in tensors.items()} | {
-        check.indices.name: "" for check in checks
-    }
-    if missing := wanted.keys() - known:
-        raise LoadError(f"OpenVINO lost {', '.join(sorted(wanted[name] for name in missing))}.")
-    reference = TensorFlowFunction(
-        _in_order(concrete, len(paths)), tuple(item.name for item in spec.inputs), paths, (), lambda _: None
-    )
-    return Converted(graph, spec.inputs, tensors, echoes, checks), reference
+    tensors = {path: item for path, item in tensors.items() if item.name in known}
+    if lost := [check.indices.name for check in checks if check.indices.name not in known]:
+        raise LoadError(f"OpenVINO gives no name to {', '.join(lost)}, so that indices cannot be checked.")
+    return Converted(graph, spec.inputs, tensors, echoes, tuple(checks))
 
 
 def _refuse_inputs(spec: ModelSpec) -> None:
@@ -166,26 +169,21 @@ def _describe(node: Any) -> str:
     return f"{node.op} of {types}" if types else str(node.op)
 
 
-def _tensor_spec(name: str, outputs: Mapping[str, Any]) -> TensorSpec:
-    tensor = outputs[name]
-    shape = None if tensor.shape.rank is None else tuple(tensor.shape)
-    if not shape or None in shape[1:]:
-        raise LoadError(f"Expected tensors whose rows have a known size. Received: shape {tensor.shape}.")
-    return TensorSpec(name, (None, *shape[1:]), tensor.dtype.name)
+def _has_known_rows(tensor: Any) -> bool:
+    return bool(tensor.shape.rank) and None not in tensor.shape[1:]
 
 
-def _dependents(concrete: Any, number: int, paths: tuple[str, ...]) -> tuple[str, ...]:
+def _dependents(indices: Any, outputs: Mapping[str, Any]) -> tuple[str, ...]:
     """The paths that a look-up's indices matter to: what its GatherV2 feeds."""
-    outputs = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
-    indices = _origin(outputs[f"indices_{number:04d}"])
-    found = []
-    for place, path in enumerate(paths):
+    origin = _origin(indices)
+    return tuple(
+        path
+        for path, tensor in outputs.items()
         if any(
-            operation.type == "GatherV2" and _origin(operation.inputs[1]) is indices
-            for operation in _ancestors(outputs[f"output_{place:04d}"].op)
-        ):
-            found.append(path)
-    return tuple(found)
+            operation.type == "GatherV2" and _origin(operation.inputs[1]) is origin
+            for operation in _ancestors(tensor.op)
+        )
+    )
 
 
 def _ancestors(operation: Any) -> Iterator[Any]:
@@ -204,24 +202,8 @@ def _origin(tensor: Any) -> Any:
     return tensor
 
 
-def _echoes(concrete: Any, spec: ModelSpec, paths: tuple[str, ...]) -> dict[str, str]:
-    """The paths whose tensor is an input as it came: OpenVINO gives such an output no name."""
-    outputs = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
-    inputs = {tensor.name: item.name for tensor, item in zip(concrete.inputs, spec.inputs, strict=False)}
-    origins = {path: _origin(outputs[f"output_{place:04d}"]).name for place, path in enumerate(paths)}
-    return {path: inputs[name] for path, name in origins.items() if name in inputs}
-
-
 def _graph(concrete: Any) -> Any:
     try:
         return library().convert_model(concrete)
     except Exception as error:  # the front end's errors share no class but this one
         raise LoadError(f"OpenVINO cannot convert it: {first_line(error)}.") from error
-
-
-def _in_order(concrete: Any, count: int) -> Callable[..., list[Any]]:
-    def call(*tensors: Any) -> list[Any]:
-        named = concrete(*tensors)
-        return [named[f"output_{place:04d}"] for place in range(count)]
-
-    return call

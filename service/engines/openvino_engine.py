@@ -25,15 +25,13 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 _COMPARED_ROWS = 4
 _log = logging.getLogger("layertap.engines")
 
-Convert = Callable[[tuple[str, ...]], tuple[Converted, Function]]
-
 
 class OpenVINOEngine:
     """A Keras model, compiled by OpenVINO where that gives what TensorFlow gives.
 
     Args:
-        convert: a set of paths -> their graph, and TensorFlow's function of the same paths.
-        tensorflow: compiles what OpenVINO does not; its spec is the model's.
+        converted: the model, with as many of its tensors as OpenVINO can compute.
+        tensorflow: compiles what OpenVINO's functions are compared with, and what OpenVINO does not compute.
         rows: input name -> rows that the model takes, for comparisons.
         options: how graphs are compiled.
         max_batch_size: rows of the largest batch.
@@ -47,7 +45,7 @@ class OpenVINOEngine:
 
     def __init__(
         self,
-        convert: Convert,
+        converted: Converted,
         tensorflow: Engine,
         rows: Mapping[str, Array],
         options: OpenVINOOptions,
@@ -57,7 +55,7 @@ class OpenVINOEngine:
     ) -> None:
         self.spec: ModelSpec = tensorflow.spec
         self.functions: list[dict[str, Any]] = []
-        self._convert = convert
+        self._converted = converted
         self._tensorflow = tensorflow
         self._rows = {name: array[:_COMPARED_ROWS] for name, array in rows.items()}
         self._options = options
@@ -70,14 +68,14 @@ class OpenVINOEngine:
         kept = self._kept.get(outputs)
         if kept is not None:
             return kept
+        reference = self._tensorflow.compile(outputs)
         try:
-            return self._proved(outputs)
+            return self._proved(outputs, reference)
         except LoadError as error:
             _log.warning("%s: TensorFlow computes it, because: %s", ", ".join(outputs), error.message)
             self._on_fallback()
-            function = self._tensorflow.compile(outputs)
-            self._note(function, outputs, {"engine": self._tensorflow.name, "reason": error.message})
-            return function
+            self._note(reference, outputs, {"engine": self._tensorflow.name, "reason": error.message})
+            return reference
 
     def require(self, outputs: tuple[str, ...]) -> Function:
         """A warm function that is OpenVINO's, kept for the next `compile` of the same outputs.
@@ -85,11 +83,13 @@ class OpenVINOEngine:
         Raises:
             LoadError: OpenVINO cannot compile it, or gives something else than TensorFlow.
         """
-        self._kept[outputs] = self._proved(outputs)
+        self._kept[outputs] = self._proved(outputs, self._tensorflow.compile(outputs))
         return self._kept[outputs]
 
-    def _proved(self, outputs: tuple[str, ...]) -> OpenVINOFunction:
-        converted, reference = self._convert(outputs)
+    def _proved(self, outputs: tuple[str, ...], reference: Function) -> OpenVINOFunction:
+        if missing := set(outputs) - set(self._converted.paths):
+            raise LoadError(f"OpenVINO has no graph of {', '.join(sorted(missing))}.")
+        converted = self._converted.select(outputs)
         function = open_function(converted, self._options, lambda: reference)
         try:
             expected = reference.run(self._rows)
@@ -111,7 +111,11 @@ class OpenVINOEngine:
                 largest = max(largest, difference)
 
         function.prepare(self._rows, self._max_batch_size, approve)
-        facts = {"weights_bytes": converted.weights_bytes, "largest": largest, "largest_part": function.sizes[-1]}
+        facts = {
+            "weights_bytes": converted.weights_bytes,
+            "largest": largest,
+            "largest_part": function.sizes[-1],
+        }
         self._note(function, outputs, {"engine": self.name, **facts})
         return function
 

@@ -21,7 +21,7 @@ def padding_of(rows):
 def padded(tmp_path_factory):
     models = tmp_path_factory.mktemp("padded")
     odd_models.copy_shipped("iris", models)
-    with serve(models, batch_buckets="on", default_model="iris") as service:
+    with serve(models, engine="tensorflow", batch_buckets="on", default_model="iris") as service:
         yield service.until_ready()
 
 
