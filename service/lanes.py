@@ -2,10 +2,13 @@
 
 A request for a set of outputs that was not warmed opens a closed lane: its jobs wait in the scheduler while
 the compiler thread makes the function, and nobody else waits with them.
+
+All of them are one family: its jobs share batches where that is quicker (`service.scheduling.families`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -15,6 +18,7 @@ from concurrent.futures import Executor
 
 from service.engines import Engine
 from service.errors import InferenceFailed, ModelUnloaded, NotReady, RequestError
+from service.scheduling.families import LaneFamily
 from service.scheduling.scheduler import Lane, Scheduler
 
 _log = logging.getLogger("layertap.lanes")
@@ -52,6 +56,7 @@ class LaneCache:
         self._warm: dict[tuple[str, ...], Lane] = {}
         self._cold: OrderedDict[tuple[str, ...], Lane] = OrderedDict()
         self._lock = threading.Lock()
+        self._family = LaneFamily(self._ask)
 
     def warm(self, outputs: tuple[str, ...]) -> None:
         """Compiles a function now and keeps it for good.
@@ -80,7 +85,8 @@ class LaneCache:
                 return lane
             lane = self._cold[outputs] = self._new_lane(outputs)
             if len(self._cold) > self._max_compiled:
-                self._cold.popitem(last=False)  # jobs that wait in it keep it alive
+                _, dropped = self._cold.popitem(last=False)  # jobs that wait in it keep it alive
+                self._family.leave(dropped)
         try:
             self._compiler.submit(self._compile, engine, outputs, lane)
         except RuntimeError as error:  # shut down: the service drains
@@ -110,6 +116,7 @@ class LaneCache:
             self._engine = None
             self._warm = {}
             self._cold.clear()
+            self._family.close()
             return left
 
     def _open_engine(self) -> Engine:
@@ -120,9 +127,27 @@ class LaneCache:
         return self._engine
 
     def _new_lane(self, outputs: tuple[str, ...]) -> Lane:
-        return Lane(
-            f"{self._name}:{','.join(outputs)}", max_batch_size=self._max_batch_size, label=self._label
+        lane = Lane(
+            f"{self._name}:{','.join(outputs)}",
+            max_batch_size=self._max_batch_size,
+            label=self._label,
+            outputs=outputs,
+            family=self._family,
         )
+        self._family.join(lane)
+        return lane
+
+    def _ask(self, wanted: frozenset[str]) -> None:
+        """On the engine thread: a function of all of these is worth having."""
+        with contextlib.suppress(RuntimeError):  # shut down: the service drains
+            self._compiler.submit(self._unite, wanted)
+
+    def _unite(self, wanted: frozenset[str]) -> None:
+        """Makes a lane for several lanes' outputs, unless that would cost another one its place."""
+        with contextlib.suppress(NotReady):
+            engine = self._open_engine()
+            if len(self._cold) < self._max_compiled:
+                self.lane(tuple(layer.path for layer in engine.spec.layers if layer.path in wanted))
 
     def _compile(self, engine: Engine, outputs: tuple[str, ...], lane: Lane) -> None:
         try:
@@ -132,6 +157,7 @@ class LaneCache:
             with self._lock:
                 if self._cold.get(outputs) is lane:
                     del self._cold[outputs]
+                    self._family.leave(lane)
             failure = error if isinstance(error, RequestError) else InferenceFailed(f"{error}")
             self._scheduler.fail(lane, failure)
         else:

@@ -13,16 +13,19 @@ class Batch:
     """What is to be run next.
 
     Args:
-        lane: whose turn it is.
-        run: its function.
+        lane: whose function computes it.
+        run: that function.
         jobs: those whose parts in flight make the batch, in order; empty where all that were due are late.
         late: those met on the way whose deadline has passed; they still wait.
+        shares: where jobs of several lanes are united: each lane's function and its jobs, which run apart where
+            the one for all of them raises, since it computes what some of them do not want. Else empty.
     """
 
     lane: Lane
     run: Run
     jobs: list[Job]
     late: list[Job]
+    shares: Sequence[tuple[Run, list[Job]]] = ()
 
 
 @dataclass(frozen=True, slots=True)

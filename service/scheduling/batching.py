@@ -35,7 +35,7 @@ def run_batch(
     first = begun = clock()
     failed = False
     passes = []
-    for jobs, error in _attempts(batch.run, batch.jobs):
+    for jobs, error, blamed in _attempts(batch):
         ended = clock()
         for job in jobs:
             job.compute_s += ended - begun
@@ -46,7 +46,7 @@ def run_batch(
                 job.succeed(ended)
         else:
             failed = True
-            if len(jobs) == 1:
+            if blamed:
                 for job in claim(jobs):
                     job.fail(_as_failure(error, batch.lane), ended)
         begun = ended
@@ -54,27 +54,32 @@ def run_batch(
     return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed, passes)
 
 
-def _attempts(run: Run, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], Exception | None]]:
-    """Runs the parts of `jobs` as one batch; halves what raises and runs it again, down to single jobs.
+def _attempts(batch: Batch) -> Iterator[tuple[Sequence[Job], Exception | None, bool]]:
+    """Runs the parts of a batch's jobs as one; halves what raises and runs it again, down to single jobs.
 
     Yields:
-        After each forward pass: the jobs that were in it, and `None` or what it raised. A group of several
-        that raised comes again, in halves; jobs that were finished meanwhile are left out.
+        After each forward pass: the jobs that were in it, `None` or what it raised, and whether that is the one
+        job's own fault. A group of several that raised comes again, in halves, or lane by lane where it had jobs
+        of several; jobs that were finished meanwhile are left out.
     """
-    groups = [jobs]
+    groups: list[tuple[Run, Sequence[Job]]] = [(batch.run, batch.jobs)]
+    shares = batch.shares
     while groups:
-        group = [job for job in groups.pop() if not job.finished]
+        run, jobs = groups.pop()
+        group = [job for job in jobs if not job.finished]
         if not group:
             continue
         failure: Exception | None = None
+        retried: Sequence[tuple[Run, Sequence[Job]]] = ()
         try:
             _run_together(run, group)
         except Exception as error:  # noqa: BLE001 whatever the model raises is its culprit's answer
             failure = error
-            if len(group) > 1:
-                middle = len(group) // 2
-                groups += [group[middle:], group[:middle]]
-        yield group, failure
+            middle = len(group) // 2
+            retried = shares or ([(run, group[:middle]), (run, group[middle:])] if middle else ())
+            groups += reversed(retried)
+        shares = ()
+        yield group, failure, failure is not None and not retried
 
 
 def _as_failure(error: Exception, lane: Lane) -> LayertapError:
@@ -136,10 +141,11 @@ def _run_together(run: Run, jobs: Sequence[Job]) -> None:
     offset = 0
     for job in jobs:
         end = offset + job.stop - job.start
+        wanted = job.wanted or outputs
         if end - offset < job.rows:
-            _assemble(job, {name: array[offset:end] for name, array in outputs.items()})
+            _assemble(job, {name: outputs[name][offset:end] for name in wanted})
         elif job.rows < rows:
-            job.answer = {name: array[offset:end] for name, array in outputs.items()}
+            job.answer = {name: outputs[name][offset:end] for name in wanted}
         else:
             job.answer = outputs
         offset = end

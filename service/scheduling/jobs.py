@@ -11,9 +11,10 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from service.errors import InvalidInput, LayertapError, SettingsError
+from service.scheduling.costs import Cost
 from service.tensors import Array
 
 _log = logging.getLogger("layertap.scheduler")
@@ -64,6 +65,7 @@ class Job:
         "stop",
         "submitted",
         "ticket",
+        "wanted",
     )
 
     def __init__(
@@ -94,6 +96,7 @@ class Job:
         # From here on the scheduler's own. Rows before `stop` have been taken, [start, stop) is the part in
         # flight, the rest waits in `lane`.
         self.lane: Lane | None = None
+        self.wanted: tuple[str, ...] = ()  # the lane's outputs; empty: all that its function yields
         self.row_shapes = row_shapes
         self.submitted = 0.0
         self.ticket = 0
@@ -127,6 +130,17 @@ class Job:
             _log.exception("a job's callback raised; the job is finished all the same")
 
 
+class Family(Protocol):
+    """Lanes whose jobs may share a batch though they want different outputs; `families.LaneFamily` is one."""
+
+    def unite(self, lane: Lane, rows: int, other: Lane, more: int) -> Lane | None:
+        """The lane whose function is to compute `rows` rows of one lane and `more` of another; `None`: apart.
+
+        Called on the engine thread, under the scheduler's lock.
+        """
+        ...
+
+
 class Lane:
     """Jobs that may share a forward pass: one model, version and set of outputs.
 
@@ -136,15 +150,39 @@ class Lane:
         run: the forward pass, a `service.engines.Function.run`. Without it the lane is closed: its jobs wait,
             and nobody else with them, until `Scheduler.open` or `Scheduler.fail`.
         label: model and version, for reports.
+        outputs: what the function yields; may be left out where there is no family.
+        family: the lanes whose jobs may share this one's batches.
+
+    Attributes:
+        cost: of the function; the engine thread's own.
 
     Raises:
         SettingsError: an impossible batch size.
     """
 
-    __slots__ = ("_others", "_plain", "error", "label", "max_batch_size", "name", "run", "waiting_rows")
+    __slots__ = (
+        "_others",
+        "_plain",
+        "cost",
+        "error",
+        "family",
+        "label",
+        "max_batch_size",
+        "name",
+        "outputs",
+        "run",
+        "waiting_rows",
+    )
 
     def __init__(
-        self, name: str, *, max_batch_size: int, run: Run | None = None, label: tuple[str, int] = ("", 0)
+        self,
+        name: str,
+        *,
+        max_batch_size: int,
+        run: Run | None = None,
+        label: tuple[str, int] = ("", 0),
+        outputs: tuple[str, ...] = (),
+        family: Family | None = None,
     ) -> None:
         if max_batch_size < 1:
             raise SettingsError(f"Expected max_batch_size to be at least 1. Received: {max_batch_size}.")
@@ -152,6 +190,9 @@ class Lane:
         self.max_batch_size = max_batch_size
         self.run = run
         self.label = label
+        self.outputs = outputs
+        self.family = family
+        self.cost = Cost()
         self.error: LayertapError | None = None  # the function that could not be had
         # In the order of their turn. Linked, so that a cancelled job leaves from the middle at once. Jobs of the
         # middle priority have a queue of their own, and where there are no others nothing is ever sorted.

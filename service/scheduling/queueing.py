@@ -14,6 +14,8 @@ The rules:
 - Nothing is promised to low priorities: jobs of a higher one that never end keep them waiting until their time
   is over. A job that asks for no priority has the middle one (`jobs.MIDDLE_PRIORITY`).
 - Late jobs leave when a batch is formed and never reach the model.
+- Lanes of one family may share a batch: where it has room left and all rows of another lane fit, that lane's family
+  says whether some function had better compute them too (`families`). They then go before their turn.
 - A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
 """
 
@@ -24,7 +26,7 @@ from collections.abc import Iterator
 
 from service.errors import QueueFull
 from service.scheduling.batch import Batch
-from service.scheduling.jobs import Job, Lane
+from service.scheduling.jobs import Family, Job, Lane
 
 _MAX_RETRY_AFTER_S = 60
 _PACE_KEPT = 0.9  # the part of the measured pace that each batch leaves: about the last ten count
@@ -60,6 +62,7 @@ class JobQueue:
         if self.rows >= self._max_rows:
             raise self._full()
         job.lane = lane
+        job.wanted = lane.outputs
         job.submitted = now
         self._tickets = job.ticket = self._tickets + 1
         first = not lane.busy
@@ -100,11 +103,41 @@ class JobQueue:
         lane = min(due, key=_turn, default=None)
         if lane is None or lane.run is None:
             return None
+        jobs, late = self._take_from(lane, now)
+        batch = Batch(lane, lane.run, jobs, late)
+        if lane.family is not None and self._lanes and jobs:
+            return self._with_company(batch, lane.family, now)
+        return batch
+
+    def _with_company(self, batch: Batch, family: Family, now: float) -> Batch:
+        """The batch, joined by the jobs of its family's lanes that are better off with it."""
+        function, run = batch.lane, batch.run
+        shares = [(run, batch.jobs)]
+        rows = sum(job.stop - job.start for job in batch.jobs)
+        relatives = [
+            other for other in self._open_lanes() if other.family is family and other is not function
+        ]
+        for other in sorted(relatives, key=_turn):
+            more = other.waiting_rows
+            if rows + more > function.max_batch_size or not _all_like(batch.jobs[0], other):
+                continue
+            found = family.unite(function, rows, other, more)
+            if found is not None and found.run is not None and other.run is not None:
+                jobs, late = self._take_from(other, now)
+                batch.late.extend(late)
+                shares.append((other.run, jobs))
+                function, run, rows = found, found.run, rows + more
+        if len(shares) == 1:
+            return batch
+        return Batch(function, run, [job for _, jobs in shares for job in jobs], batch.late, shares)
+
+    def _take_from(self, lane: Lane, now: float) -> tuple[list[Job], list[Job]]:
+        """Takes the parts of the next batch out of a lane; also returns the late jobs met on the way."""
         jobs, late = _choose(lane, now)
         for job in jobs:
             self._take(lane, job)
         self._forget_if_empty(lane)
-        return Batch(lane, lane.run, jobs, late)
+        return jobs, late
 
     def measured(self, rows: int, seconds: float) -> None:
         """Learns from a batch how fast rows are run."""
@@ -150,6 +183,10 @@ class JobQueue:
 def _turn(lane: Lane) -> tuple[int, int]:
     first = next(lane.waiting())
     return first.priority, first.ticket
+
+
+def _all_like(job: Job, lane: Lane) -> bool:
+    return all(other.row_shapes == job.row_shapes for other in lane.waiting())
 
 
 def _choose(lane: Lane, now: float) -> tuple[list[Job], list[Job]]:

@@ -203,7 +203,10 @@ class Scheduler:
             for job in late:
                 job.fail(DeadlineExceeded("The request's time ran out while it waited; see timeout_ms."))
             if batch.jobs:
-                self._report(run_batch(batch, self._clock, self._claim))
+                report = run_batch(batch, self._clock, self._claim)
+                if not report.failed:
+                    batch.lane.cost.measured(*report.passes[0])
+                self._report(report)
             self._running, self._running_lane = (), None
             if self._draining:
                 self._tell_drained()

@@ -1,0 +1,42 @@
+"""Owns what is known of a function's cost: the seconds of a batch by its rows, learnt from the batches that ran."""
+
+from __future__ import annotations
+
+_KEPT = 0.97  # the weight that each batch leaves to those before it: about the last thirty count
+_ENOUGH = 4  # batches; the first ones are slower than all later ones
+
+
+class Cost:
+    """A line through the batches that one function ran: so long for any batch, and so much more for each row.
+
+    While all of them had the same number of rows, nobody can tell the one from the other, and every row more or
+    less is taken to be free: an optimist tries, and then knows.
+    """
+
+    __slots__ = ("_batches", "_rows", "_rows_rows", "_rows_seconds", "_seconds", "_weight")
+
+    def __init__(self) -> None:
+        self._batches = 0
+        self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learns from one batch."""
+        self._batches += 1
+        self._weight = self._weight * _KEPT + 1
+        self._rows = self._rows * _KEPT + rows
+        self._seconds = self._seconds * _KEPT + seconds
+        self._rows_rows = self._rows_rows * _KEPT + rows * rows
+        self._rows_seconds = self._rows_seconds * _KEPT + rows * seconds
+
+    def seconds(self, rows: int) -> float | None:
+        """What a batch of so many rows is likely to take; `None` while too few have run."""
+        if self._batches < _ENOUGH:
+            return None
+        mean_rows, mean_s = self._rows / self._weight, self._seconds / self._weight
+        variance = self._rows_rows / self._weight - mean_rows * mean_rows
+        if variance < 1e-6 * mean_rows * mean_rows:  # one size only; what is left is rounding
+            return mean_s
+        together = self._rows_seconds / self._weight - mean_rows * mean_s
+        # Neither a row nor a batch costs less than nothing: the line is turned about its middle until that holds.
+        per_row = min(max(0.0, together / variance), mean_s / mean_rows)
+        return mean_s + per_row * (rows - mean_rows)
