@@ -29,17 +29,17 @@ _MODEL_FILES = (".h5", ".hdf5", ".keras")
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A config that was saved apart from the weights.
+    """A model's config and where it is from.
 
     Args:
         config: `{"class_name": ..., "config": ...}`, without what belongs to training.
         origin: what its file, or else the file of the weights, says of its writer.
-        sha256: of the file that holds the config, in hexadecimal.
+        sha256: of the file that holds the config apart, in hexadecimal.
     """
 
     config: dict[str, Any]
     origin: Origin
-    sha256: str
+    sha256: str = ""
 
 
 def origin_of(contents: hdf5.Contents) -> Origin:

@@ -7,7 +7,7 @@ written for Keras 2, and layers that Keras 3 cannot compute exactly. What is ser
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import keras
 
 from service.errors import LoadError
 from service.loading import archive, hdf5
+from service.loading.architectures import Topology
 from service.loading.config_text import parse
 from service.loading.custom_objects import read_objects
+from service.loading.legacy import Origin
 from service.loading.old_imports import run_with_tf_keras
 from service.loading.tf_keras_mirror import mirror
 from service.loading.tf_keras_model import INSTALL, PACKAGE, build_tf_keras, is_installed, restored_registry
@@ -40,16 +42,27 @@ class OldModel:
     original: Any
 
 
-def load_old(
-    path: Path, object_files: Sequence[Path], references: Sequence[str], *, theano: bool | None = None
-) -> OldModel:
-    """The model in a `.h5` file of Keras 2 or tf.keras, computed by `tf_keras`.
+@dataclass(frozen=True, slots=True)
+class OldFile:
+    """A file and what belongs to it.
 
     Args:
         path: the file, which was looked through before.
         object_files: Python files of custom objects, in which `keras` means `tf_keras`.
         references: `package.module:attribute` of custom objects.
         theano: whether Theano computed its convolutions; `None`: as the file says.
+        topology: reads the config of a file that holds weights alone; `None` where a builder makes it.
+    """
+
+    path: Path
+    object_files: Sequence[Path]
+    references: Sequence[str]
+    theano: bool | None = None
+    topology: Callable[[hdf5.Contents], Topology] | None = None
+
+
+def load_old(file: OldFile) -> OldModel:
+    """The model in a `.h5` file of Keras 2 or tf.keras, computed by `tf_keras`.
 
     Raises:
         LoadError: `tf_keras` is not installed, or must not or cannot build this file.
@@ -60,62 +73,50 @@ def load_old(
             'Expected tf_keras, as loader = "tf_keras" asks for. Received: no such package.',
             mend=f"{INSTALL}.",
         )
-    contents = hdf5.look(path) if not archive.is_archive(path) else None
-    if contents is None or contents.config is None or (contents.keras_version or "1")[0] in "13":
-        raise LoadError(
-            "Expected a whole model of Keras 2 or tf.keras in HDF5. Received: another kind of file.",
-            mend='Remove loader = "tf_keras" from model.toml.',
-        )
-    is_theano = contents.backend == "theano" if theano is None else theano
-    config = parse(contents.config, path.name)
+    contents, saved = _read(file)
+    theano = saved.origin.backend == "theano" if file.theano is None else file.theano
     with restored_registry():
-        objects = read_objects(object_files, references, run_with_tf_keras)
-        original = build_tf_keras(config, path, contents, objects, theano=is_theano)
+        objects = read_objects(file.object_files, file.references, run_with_tf_keras)
+        original = build_tf_keras(saved.config, file.path, contents, objects, theano=theano)
     return OldModel(mirror(original), original)
 
 
-def instead(
-    failure: LoadError,
-    path: Path,
-    object_files: Sequence[Path],
-    references: Sequence[str],
-    *,
-    theano: bool | None = None,
-) -> OldModel:
+def instead(failure: LoadError, file: OldFile) -> OldModel:
     """What `tf_keras` makes of a file that Keras 3 did not load.
-
-    Args:
-        failure: why Keras 3 did not.
-        path: the file.
-        object_files: as for `load_old`.
-        references: as for `load_old`.
-        theano: as for `load_old`.
 
     Raises:
         LoadError: the same failure; where installing the package might help, it says so.
     """
-    if not _suits(path):
-        raise failure
+    try:
+        _, saved = _read(file)
+        refuse_for_tf_keras(saved.config, names(saved.config))
+    except LoadError:
+        raise failure from None
     if not is_installed():
         mend = f"{failure.mend}\nOr serve it with Keras 2's own layers: {INSTALL}."
         raise LoadError(failure.message, mend=mend) from failure
     try:
-        return load_old(path, object_files, references, theano=theano)
+        return load_old(file)
     except (Exception, SystemExit) as error:  # a custom object's code may raise anything
-        _log.info("%s: %s does not load it either: %s", path.name, PACKAGE, error)
+        _log.info("%s: %s does not load it either: %s", file.path.name, PACKAGE, error)
         raise failure from error
 
 
-def _suits(path: Path) -> bool:
-    """Whether it is a whole model of Keras 2 whose config holds layers only."""
-    if archive.is_archive(path):
-        return False
-    try:
-        contents = hdf5.look(path)
-        if contents.config is None or not (contents.keras_version or "1").startswith("2"):
-            return False
-        config = parse(contents.config, path.name)
-        refuse_for_tf_keras(config, names(config))
-    except LoadError:
-        return False
-    return True
+def _read(file: OldFile) -> tuple[hdf5.Contents, Topology]:
+    """What the file holds, and its config, which may lie in another one."""
+    contents = None if archive.is_archive(file.path) else hdf5.look(file.path)
+    if contents is not None and contents.kind != hdf5.KERAS3_WEIGHTS:
+        saved = _topology(contents, file)
+        if saved is not None and saved.origin.major == 2:
+            return contents, saved
+    raise LoadError(
+        "Expected a model of Keras 2 or tf.keras in HDF5, with its architecture. Received: another kind of file.",
+        mend='Remove loader = "tf_keras" from model.toml.',
+    )
+
+
+def _topology(contents: hdf5.Contents, file: OldFile) -> Topology | None:
+    if contents.config is not None:
+        config = parse(contents.config, file.path.name)
+        return Topology(config, Origin(contents.keras_version, contents.backend))
+    return None if file.topology is None else file.topology(contents)

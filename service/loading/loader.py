@@ -24,12 +24,12 @@ from keras.src.saving import saving_lib
 
 from service.errors import LoadError
 from service.loading import archive, hdf5
-from service.loading.architectures import build_with, found, origin_of, read_topology
+from service.loading.architectures import Topology, build_with, found, origin_of, read_topology
 from service.loading.building import Recipe, build, compile_as_saved, explain, judge
 from service.loading.builtin_objects import builtin_objects
 from service.loading.config_text import parse
 from service.loading.custom_objects import isolated, offered, read_objects
-from service.loading.fallback import OldModel, instead, load_old
+from service.loading.fallback import OldFile, OldModel, instead, load_old
 from service.loading.legacy import Origin
 from service.loading.old_code import old_lines
 from service.loading.quarantine import first_look
@@ -84,6 +84,16 @@ class _Source:
     @property
     def references(self) -> list[str]:
         return [name for name in self.config.custom_objects if ":" in name]
+
+    def as_old(self) -> OldFile:
+        theano = {"auto": None, "theano": True}.get(self.config.kernels, False)
+        architecture = self.config.architecture or ":"
+
+        def topology(contents: hdf5.Contents) -> Topology:
+            return read_topology(found(architecture, self.folders), origin_of(contents))
+
+        apart = None if ":" in architecture else topology
+        return OldFile(self.path, self.object_files, self.references, theano, apart)
 
 
 def load(
@@ -143,14 +153,13 @@ def _with_old_lines(failure: LoadError, source: _Source) -> LoadError:
     return LoadError(failure.message, mend="\n".join(told))
 
 
-def _by_tf_keras(source: _Source, load: Callable[..., OldModel], reason: str) -> LoadedModel:
+def _by_tf_keras(source: _Source, load: Callable[[OldFile], OldModel], reason: str) -> LoadedModel:
     if source.config.compile:
         raise LoadError(
             'Expected Keras 3 for compile = true. Received: loader = "tf_keras".',
             mend="Remove compile = true from model.toml; serving needs no loss, metrics or optimiser.",
         )
-    theano = {"auto": None, "theano": True}.get(source.config.kernels, False)
-    old = load(source.path, source.object_files, source.references, theano=theano)
+    old = load(source.as_old())
     repairs = ("tf-keras: computed by tf_keras, Keras 2's own layers.",)
     return LoadedModel(
         old.model, source.sha256, repairs, library="tf_keras", reason=reason, original=old.original

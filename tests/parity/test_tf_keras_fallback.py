@@ -230,6 +230,18 @@ def test_keras_3_comes_first():
     assert load(CORPUS / "keras/2.2.4_seq_lstm.h5", ModelConfig()).library == "keras3"
 
 
+@pytest.mark.parametrize("architecture", ["model.json", "other.h5"])
+def test_weights_alone_are_served_with_an_architecture_beside_them(write, tmp_path, architecture):
+    name = "keras/2.2.4_custom"
+    (tmp_path / "model.json").write_bytes((CORPUS / f"{name}.json").read_bytes())
+    (tmp_path / "other.h5").write_bytes((CORPUS / f"{name}.h5").read_bytes())
+    (tmp_path / "w.h5").write_bytes((CORPUS / f"{name}_w.h5").read_bytes())
+    loaded = load(tmp_path / "w.h5", ModelConfig(architecture=architecture), [write(OLD_SCALE)])
+    assert loaded.library == "tf_keras"
+    rows, (expected,) = saved(f"{name}.h5")
+    np.testing.assert_allclose(np.asarray(loaded.model(rows[0])), expected, atol=1e-6)
+
+
 def test_models_say_which_library_computes_and_why(write, tmp_path):
     (tmp_path / "old").mkdir()
     write(OLD_SCALE, "old/custom_objects.py")
@@ -270,7 +282,7 @@ def test_without_the_package_the_message_says_how_to_install_it(write, monkeypat
 def test_files_that_are_not_of_keras_2_are_not_tried(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "new.h5")
     for path in (tmp_path / "new.h5", CORPUS / "keras/1.2.2_seq_lstm.h5", CORPUS / "keras/2.2.4_lam_w.h5"):
-        with pytest.raises(LoadError, match="a whole model of Keras 2"):
+        with pytest.raises(LoadError, match="a model of Keras 2"):
             load(path, BY_TF_KERAS)
 
 
