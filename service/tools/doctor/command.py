@@ -6,14 +6,19 @@ Exit status: 0 every file is good, 1 one is repairable, 2 one needs something, 3
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from service.repository import SUFFIXES
 from service.tools.doctor.examine import examine
-from service.tools.doctor.report import Verdict
+from service.tools.doctor.report import Report, Verdict
 from service.tools.doctor.text import render
+
+if TYPE_CHECKING:
+    from service.tools.compare import Comparison
 
 DESCRIPTION = "Says what model files are, hold and need, without TensorFlow and without running any of them."
 EPILOG = (
@@ -44,13 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Examines the files, prints what it finds and returns the exit status."""
-    reports = [examine(path, tuple(parsed.custom_objects)) for path in _files(parsed.files)]
+    given = tuple(parsed.custom_objects)
+    reports = [examine(path, given) for path in _files(parsed.files)]
+    compared = [_compared(report, given) if parsed.compare else None for report in reports]
     if parsed.json:
-        print(json.dumps([report.as_json() for report in reports], indent=2))
+        print(json.dumps([_as_json(*pair) for pair in zip(reports, compared, strict=True)], indent=2))
     else:
-        print("\n\n".join(render(report, all_layers=parsed.all_layers) for report in reports))
+        texts = [render(report, all_layers=parsed.all_layers) for report in reports]
+        print("\n\n".join(f"{t}\n{c.text}" if c else t for t, c in zip(texts, compared, strict=True)))
     worst = max((report.verdict for report in reports), default=Verdict.GOOD)
     return int(worst)
+
+
+def _as_json(report: Report, compared: Comparison | None) -> dict[str, Any]:
+    """A file's JSON; `compare` is there only if it was asked for."""
+    return report.as_json() | ({} if compared is None else {"compare": dataclasses.asdict(compared)})
+
+
+def _compared(report: Report, given: tuple[Path, ...]) -> Comparison:
+    from service.tools.compare import compare  # noqa: PLC0415 imports TensorFlow, which the doctor does without
+
+    return compare(Path(report.file), given)
 
 
 def _files(given: Iterable[Path]) -> Iterator[Path]:
