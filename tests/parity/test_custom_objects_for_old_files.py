@@ -12,6 +12,7 @@ import pytest
 
 from service.errors import LoadError
 from service.loading.loader import load
+from service.loading.old_code import find_old_lines
 from service.model_config import ModelConfig
 from service.opening import open_model
 from service.repository import scan
@@ -244,3 +245,49 @@ def test_old_code_that_fails_only_when_called_is_told_by_line(write):
     with pytest.raises(LoadError) as caught:
         load(CORPUS / "keras/2.2.4_custom.h5", KERAS3, [write(old)])
     assert "return keras.ops.dot(x, x) * self.g * self.factor" in caught.value.mend
+
+
+OLD_SCALE = """
+    from keras.engine.topology import Layer
+    from keras import initializations
+    from keras import backend as K
+
+    class Scale(Layer):
+        def __init__(self, factor=1.5, init='one', **kwargs):
+            self.factor = factor
+            self.init = initializations.get(init)
+            super(Scale, self).__init__(**kwargs)
+
+        def build(self, input_shape):
+            self.g = self.add_weight('g', (input_shape[-1],), initializer=self.init)
+            super(Scale, self).build(input_shape)
+
+        def call(self, x, mask=None):
+            if K.ndim(x) == 2:
+                x = K.squeeze(K.expand_dims(x), -1)
+            e = K.sum(K.dot(x, K.zeros((K.int_shape(x)[-1], 2))), axis=-1, keepdims=True)
+            return K.cast(x, K.floatx()) * self.g * self.factor + e
+
+        def get_output_shape_for(self, input_shape):
+            return input_shape
+"""
+
+
+def rewritten(source):
+    """The source with every line replaced as the message says."""
+    lines = source.splitlines()
+    for change in find_old_lines(source):
+        old = lines[change.number - 1]
+        indent = old[: len(old) - len(old.lstrip())]
+        lines[change.number - 1] = indent + change.new
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("version", ["1.2.2", "2.0.8", "2.3.1"])
+def test_the_lines_that_the_message_says_make_an_old_layer_work(write, version):
+    name = f"keras/{version}_custom"
+    with pytest.raises(LoadError, match="to run") as caught:
+        load(CORPUS / f"{name}.h5", KERAS3, [write(OLD_SCALE)])
+    assert caught.value.mend.count("write:") == len(find_old_lines(textwrap.dedent(OLD_SCALE)))
+    new = rewritten(textwrap.dedent(OLD_SCALE))
+    assert_right(load(CORPUS / f"{name}.h5", KERAS3, [write(new)]).model, name)
