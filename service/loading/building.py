@@ -7,8 +7,8 @@ Source: keras/src/legacy/saving/saving_utils.py, keras/src/saving/serialization_
 
 from __future__ import annotations
 
+import copy
 import inspect
-import json
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,7 +16,8 @@ from typing import Any
 
 import keras
 from keras.src import activations, losses, metrics
-from keras.src.legacy.saving import json_utils, saving_options, saving_utils
+from keras.src.backend.common import global_state
+from keras.src.legacy.saving import json_utils, saving_utils
 from keras.src.saving import serialization_lib
 
 from service.errors import LoadError
@@ -152,15 +153,22 @@ def build(recipe: Recipe) -> Any:
     Raises:
         Exception: whatever Keras or a custom object raises; `explain` puts it into words.
     """
+    _reserve_names(recipe.config)
     with offered(recipe.objects):
-        if "module" in recipe.config:  # Keras 3's own dialect, as to_json writes it
-            return serialization_lib.deserialize_keras_object(
-                recipe.config, recipe.objects, safe_mode=recipe.safe
-            )
-        config = json_utils.decode(json.dumps(recipe.config))
-        dialect = saving_options.keras_option_scope(use_legacy_config=True)
-        with dialect, serialization_lib.SafeModeScope(recipe.safe):
-            return saving_utils.model_from_config(config, custom_objects=recipe.objects)
+        return serialization_lib.deserialize_keras_object(
+            copy.deepcopy(recipe.config), recipe.objects, safe_mode=recipe.safe
+        )
+
+
+def _reserve_names(config: Any) -> None:
+    """Lets the names that Keras gives to operations of its own, as for masks, go on after the file's."""
+    taken = global_state.get_global_attribute("object_name_uids")
+    for entry in entries(config):
+        name = entry["config"].get("name") if isinstance(entry["config"], dict) else None
+        if taken is not None and isinstance(name, str):
+            word, _, number = name.rpartition("_")
+            word, number = (word, number) if word and number.isdecimal() and len(number) < 9 else (name, "0")
+            taken[word] = max(taken[word], int(number) + 1)
 
 
 def compile_as_saved(model: keras.Model, training_config: str, objects: dict[str, Any]) -> None:

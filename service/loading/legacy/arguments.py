@@ -73,6 +73,7 @@ _INSTEAD: Mapping[str, tuple[Any, ...]] = {  # the values with which an argument
 }
 _DEAD_WEIGHT = {  # arguments that name what acts in training only, by class
     "BatchNormalization": {"virtual_batch_size"},
+    "Identity": {"factor", "height_factor", "width_factor", "interpolation"},
     "layertap>RowNormalization": {"momentum"},
 }
 _OWN = {  # what this package's own layers take

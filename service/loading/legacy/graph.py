@@ -108,7 +108,7 @@ def _call(layer: Entry, node: Any, tensor: Callable[[list[Any]], Entry], record:
     }
     if layer["class_name"] == "TensorFlowOperator":  # keeps the structure of its first argument
         kwargs.pop("name", None)
-        return {"args": [first], "kwargs": {"named": kwargs}}
+        return _operator_call(first, kwargs)
     if isinstance(first, list) and len(first) == 1:
         first = first[0]
     if layer["class_name"] in RECURRENT and isinstance(first, list):
@@ -118,6 +118,22 @@ def _call(layer: Entry, node: Any, tensor: Callable[[list[Any]], Entry], record:
         kwargs["initial_state"] = states
         record.changed("initial-state", "states given as inputs become initial_state", layer_name(layer))
     return {"args": [first], "kwargs": kwargs}
+
+
+def _operator_call(first: Any, named: dict[str, Any]) -> Entry:
+    """Keras 3 takes no mixture of tensors and numbers: the tensors in one list, and where each of them goes."""
+    tensors: list[Entry] = []
+
+    def taken_out(value: Any) -> Any:
+        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+            tensors.append(value)
+            return {"tensor": len(tensors) - 1}
+        if isinstance(value, list):
+            return [taken_out(item) for item in value]
+        return {key: taken_out(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    arguments = {"first": taken_out(first), "named": taken_out(named)}
+    return {"args": [tensors], "kwargs": {"arguments": arguments}}
 
 
 def _is_place(value: Any) -> bool:

@@ -16,6 +16,7 @@ from keras import ops
 from service.loading.legacy.operators import SYMBOLS
 
 _SLICE = {"start", "stop", "step"}
+_ELLIPSIS = {"class_name": "__ellipsis__"}
 
 
 class TensorFlowOperator(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
@@ -37,9 +38,10 @@ class TensorFlowOperator(keras.layers.Layer):  # type: ignore[misc]  # Keras pub
         self.function = reduce(getattr, symbol.split("."), tf)
         self.built = True
 
-    def call(self, first: Any, named: dict[str, Any] | None = None) -> Any:
-        """The function's first argument, and the others by name."""
-        return self.function(_sliced(first), **{key: _sliced(value) for key, value in (named or {}).items()})
+    def call(self, tensors: list[Any], arguments: dict[str, Any]) -> Any:
+        """The function of `arguments`: `first`, and `named` ones; `{"tensor": 1}` stands for the second tensor."""
+        first, named = _filled(arguments["first"], tensors), _filled(arguments["named"], tensors)
+        return self.function(first, **named)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -47,12 +49,19 @@ class TensorFlowOperator(keras.layers.Layer):  # type: ignore[misc]  # Keras pub
         return {key: value for key, value in config.items() if key != "autocast"} | {"symbol": self.symbol}
 
 
-def _sliced(value: Any) -> Any:
-    """Slices are stored as dicts."""
-    if isinstance(value, dict) and set(value) == _SLICE:
-        return slice(value["start"], value["stop"], value["step"])
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        return tuple(_sliced(item) for item in value)
+def _filled(value: Any, tensors: list[Any]) -> Any:
+    """Tensors in their places, and slices, which are stored as dicts, as slices."""
+    if isinstance(value, dict):
+        if set(value) == {"tensor"}:
+            return tensors[value["tensor"]]
+        if value == _ELLIPSIS:
+            return ...
+        if set(value) == _SLICE:
+            return slice(*(_filled(value[part], tensors) for part in ("start", "stop", "step")))
+        return {key: _filled(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        items = [_filled(item, tensors) for item in value]
+        return tuple(items) if any(item is ... or isinstance(item, slice) for item in items) else items
     return value
 
 
