@@ -39,7 +39,7 @@ KNOWS_TENSORFLOW = {
         "loading.builtin_measures",
         "loading.crf",
     ],
-    *["loading.custom_objects", "loading.weights", "loading.weight_units"],
+    *["loading.custom_objects", "loading.weights", "loading.weight_units", "loading.corrected_add"],
     *["loading.legacy.keras1_layers", "loading.legacy.local_layers", "loading.legacy.merge_layers"],
     *["loading.legacy.tensorflow_layers", "loading.legacy.replacements"],
     *["loading.architectures", "loading.old_defaults"],
