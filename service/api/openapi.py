@@ -1,7 +1,8 @@
 """Owns `/openapi.json`: every route with its replies and errors, as OpenAPI 3.1.
 
 Codes come from the tree in `errors`, what requests carry from `openapi_requests`, the shapes of bodies and
-replies from `schemas`; a test compares the document with the application's routes and its real replies.
+replies from `schemas`; `/v1` and `/v2` are told by their dialects. A test compares the document with the
+application's routes and its real replies.
 Format: https://spec.openapis.org/oas/v3.1.0.html
 """
 
@@ -12,9 +13,13 @@ from typing import Any
 
 from service import errors
 from service.api import openapi_requests as requests
+from service.api.openinference import description as v2
+from service.api.openinference import shapes as v2_shapes
+from service.api.operations import response
 from service.api.options import FEATURES_ONLY, SHARED
 from service.api.problems import PROBLEM
 from service.api.schemas import binary, component_schemas, error_classes, ref
+from service.api.tfserving import description as v1
 from service.codecs import JSON, NPY, NPZ
 from service.errors import LayertapError
 from service.runtime import Runtime
@@ -44,11 +49,13 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
             "version": API_VERSION,
             "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
             f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
-            f"`{errors.MethodNotAllowed.code}`; every error is a problem document with a stable `code`.",
+            f"`{errors.MethodNotAllowed.code}`; every error is a problem document with a stable `code`. "
+            'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
+            "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },
         "servers": [{"url": "/"}],
         "paths": _paths(models),
-        "components": {"schemas": component_schemas(), "headers": _headers()},
+        "components": {"schemas": _schemas(), "headers": _headers()},
     }
 
 
@@ -58,7 +65,13 @@ def _paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
         "/features": {"post": _inference("features", "The output of hidden layers", "Features", models)},
         **_catalog_paths(models),
         **_service_paths(),
+        **v1.paths(),
+        **v2.paths(),
     }
+
+
+def _schemas() -> dict[str, Any]:
+    return component_schemas() | v1.schemas() | v2_shapes.schemas()
 
 
 def _catalog_paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
@@ -134,7 +147,7 @@ def _inference(name: str, summary: str, schema: str, models: Sequence[ModelStatu
         "parameters": [*(requests.query(parameter, models) for parameter in names), requests.request_id()],
         "requestBody": {"required": True, "content": requests.bodies(models)},
         "responses": {
-            "200": _response("The answer, in the format that Accept asks for.", formats, "Server-Timing"),
+            "200": response("The answer, in the format that Accept asks for.", formats, "Server-Timing"),
             **_problems(cls for cls in error_classes().values() if cls not in excluded),
         },
     }
@@ -151,7 +164,7 @@ def _get(
         "operationId": name,
         "summary": summary,
         "parameters": [*parameters, requests.request_id()],
-        "responses": {"200": _response(summary, content), **_problems((*raised, errors.ServiceError))},
+        "responses": {"200": response(summary, content), **_problems((*raised, errors.ServiceError))},
     }
 
 
@@ -160,8 +173,8 @@ def _health(name: str, summary: str, schema: str) -> dict[str, Any]:
         "operationId": name,
         "summary": summary,
         "responses": {
-            "200": _response("Yes.", _json(schema)),
-            "503": _response("No.", _json(schema)),
+            "200": response("Yes.", _json(schema)),
+            "503": response("No.", _json(schema)),
             **_problems((errors.ServiceError,)),
         },
     }
@@ -169,9 +182,9 @@ def _health(name: str, summary: str, schema: str) -> dict[str, Any]:
 
 def _root() -> dict[str, Any]:
     health = _health("root", "Leads browsers to `/docs`, and tells others what `/healthz` tells", "Health")
-    response = _response("To /docs, where text/html is accepted.", _text("text/html"))
-    response["headers"]["Location"] = {"schema": {"type": "string", "const": "/docs"}}
-    health["responses"]["302"] = response
+    led = response("To /docs, where text/html is accepted.", _text("text/html"))
+    led["headers"]["Location"] = {"schema": {"type": "string", "const": "/docs"}}
+    health["responses"]["302"] = led
     return health
 
 
@@ -186,12 +199,7 @@ def _problem(status: int, codes: list[str]) -> dict[str, Any]:
     narrowed = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
     content = {PROBLEM: {"schema": {"allOf": [ref("Problem"), narrowed]}}}
     headers = ("Retry-After",) if status == errors.QueueFull.status else ()
-    return _response(f"{' or '.join(codes)}.", content, *headers)
-
-
-def _response(description: str, content: dict[str, Any], *headers: str) -> dict[str, Any]:
-    named = {name: {"$ref": f"#/components/headers/{name}"} for name in (*headers, "X-Request-Id")}
-    return {"description": description, "headers": named, "content": content}
+    return response(f"{' or '.join(codes)}.", content, *headers)
 
 
 def _headers() -> dict[str, Any]:

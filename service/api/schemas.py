@@ -36,8 +36,9 @@ def error_classes() -> dict[str, type[LayertapError]]:
 
 
 def component_schemas() -> dict[str, Schema]:
-    """Every schema that the document names, by its name."""
-    return {**_values(), **_bodies(), **_replies(), **_catalog(), "Problem": _problem()}
+    """Every schema that the native API names, and the error of the other dialects, by its name."""
+    fault = record({"error": {**_TEXT, "description": "What was expected and what was received."}})
+    return {**_values(), **_bodies(), **_replies(), **_catalog(), "Problem": _problem(), "Fault": fault}
 
 
 def ref(name: str) -> Schema:
@@ -50,7 +51,8 @@ def binary(description: str) -> Schema:
     return {"description": description, "contentMediaType": "application/octet-stream"}
 
 
-def _list_of(items: Schema, **more: Any) -> Schema:
+def list_of(items: Schema, **more: Any) -> Schema:
+    """A list of equal things."""
     return {"type": "array", "items": items, **more}
 
 
@@ -59,7 +61,8 @@ def _map_of(values: Schema, description: str = "") -> Schema:
     return schema | ({"description": description} if description else {})
 
 
-def _record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
+    """An object with members of its own; others may stand beside them."""
     return {
         "type": "object",
         "required": list(required),
@@ -87,28 +90,28 @@ def _values() -> dict[str, Schema]:
             "type": ["number", "string", "boolean", "null", "array"],
             "items": ref("Results"),
         },
-        "Picture": _record(
+        "Picture": record(
             {"b64": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/*"}},
             description="An image file in base64, for inputs that take pictures.",
             additionalProperties=False,
         ),
-        "Shape": _list_of({"type": ["integer", "null"]}, description="The batch axis first; null: any size."),
+        "Shape": list_of({"type": ["integer", "null"]}, description="The batch axis first; null: any size."),
     }
 
 
 def _bodies() -> dict[str, Schema]:
-    value = {"anyOf": [ref("Values"), ref("Picture"), _list_of(ref("Picture"), minItems=1)]}
+    value = {"anyOf": [ref("Values"), ref("Picture"), list_of(ref("Picture"), minItems=1)]}
     row = {
         "description": "The values of one row, or an object keyed by input.",
         "anyOf": [ref("Values"), ref("Picture"), _map_of({"anyOf": [ref("Values"), ref("Picture")]})],
     }
-    rows = _record(
-        {"instances": _list_of(row, minItems=1)},
+    rows = record(
+        {"instances": list_of(row, minItems=1)},
         additionalProperties=False,
         description='Rows, as `{"instances": [row, row, ...]}`; a row of a model with several inputs is an object '
         "keyed by input.",
     )
-    columns = _record(
+    columns = record(
         {"inputs": {"anyOf": [value, _map_of(value)]}},
         additionalProperties=False,
         description='Columns, as `{"inputs": {"x": [...]}}`: an array with a batch axis, or a single sample, for each '
@@ -126,12 +129,12 @@ def _replies() -> dict[str, Schema]:
         "scores": _one_or_by_output(ref("Results"), "The value at the label: its probability."),
         "top": _one_or_by_output(ref("Ranking"), "The best `top` of each row."),
     }
-    entry = _record({"label": _WHOLE, "score": {"type": ["number", "null"]}}, {"class": _TEXT})
+    entry = record({"label": _WHOLE, "score": {"type": ["number", "null"]}}, {"class": _TEXT})
     features = {"features": _map_of(ref("Results"), "Keyed by the layer's path.")}
     return {
-        "Ranking": _list_of({"anyOf": [entry, ref("Ranking")]}),
-        "Predictions": _record({**who, **predictions}, labels),
-        "Features": _record({**who, **features}, {**predictions, **labels}),
+        "Ranking": list_of({"anyOf": [entry, ref("Ranking")]}),
+        "Predictions": record({**who, **predictions}, labels),
+        "Features": record({**who, **features}, {**predictions, **labels}),
     }
 
 
@@ -139,34 +142,34 @@ def _catalog() -> dict[str, Schema]:
     tensor = {"name": _TEXT, "shape": ref("Shape"), "dtype": _TEXT}
     failure = {"error": _TEXT, "mend": _NULLABLE_TEXT}
     states = {"enum": [state.value for state in State]}
-    model = _record(
+    model = record(
         {"name": _TEXT, "state": states},
         {
             "reason": {**_TEXT, "description": "Why it is unavailable."},
             "version": {**_WHOLE, "description": "The one that answers when a request names none."},
-            "versions": _list_of(_WHOLE),
+            "versions": list_of(_WHOLE),
             "labels": {"type": "object", "additionalProperties": _WHOLE},
             "engine": _TEXT,
-            "inputs": _list_of(_record({**tensor, "image": {"type": "boolean"}})),
-            "outputs": _list_of(_record({**tensor, "activation": _NULLABLE_TEXT})),
+            "inputs": list_of(record({**tensor, "image": {"type": "boolean"}})),
+            "outputs": list_of(record({**tensor, "activation": _NULLABLE_TEXT})),
             "classes": {"type": ["array", "null"], "items": _TEXT},
             "default_layer": _NULLABLE_TEXT,
             "layers": {**_WHOLE, "description": "How many there are."},
             "load_s": {"type": "number", "description": "Seconds from opening the file to ready."},
-            "errors": _list_of(_record({"version": {"type": ["integer", "null"]}, **failure})),
+            "errors": list_of(record({"version": {"type": ["integer", "null"]}, **failure})),
             **failure,
         },
         description="A model that is ready tells what it takes and gives; one that failed, why. Further "
         "members are facts about its file.",
     )
-    listing = {"aliases": {"type": "object", "additionalProperties": _TEXT}, "layers": _list_of(ref("Layer"))}
+    listing = {"aliases": {"type": "object", "additionalProperties": _TEXT}, "layers": list_of(ref("Layer"))}
     return {
         "Model": model,
-        "Models": _record({"models": _list_of(ref("Model")), "device": {"type": "object"}}),
+        "Models": record({"models": list_of(ref("Model")), "device": {"type": "object"}}),
         "Layer": _layer(),
-        "Layers": _record({"model": _TEXT, "version": _WHOLE, "default_layer": _NULLABLE_TEXT, **listing}),
-        "Health": _record({"status": {"enum": ["alive", "engine_stopped"]}}),
-        "Readiness": _record(
+        "Layers": record({"model": _TEXT, "version": _WHOLE, "default_layer": _NULLABLE_TEXT, **listing}),
+        "Health": record({"status": {"enum": ["alive", "engine_stopped"]}}),
+        "Readiness": record(
             {"ready": {"type": "boolean"}, "models": {"type": "object", "additionalProperties": states}}
         ),
     }
@@ -174,7 +177,7 @@ def _catalog() -> dict[str, Schema]:
 
 def _layer() -> Schema:
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    return _record(
+    return record(
         {
             "name": {**_TEXT, "description": "What `layer` takes."},
             "class": _TEXT,
@@ -193,7 +196,7 @@ def _problem() -> Schema:
         {"const": code, "title": cls.title, "description": cls.__doc__, "x-status": cls.status}
         for code, cls in error_classes().items()
     ]
-    return _record(
+    return record(
         {
             "type": {"type": "string", "format": "uri-reference"},
             "title": _TEXT,

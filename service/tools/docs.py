@@ -113,10 +113,16 @@ def _model_settings(cls: type, prefix: str = "") -> Iterator[tuple[str, ...]]:
 
 
 def _endpoints(document: dict[str, Any]) -> str:
+    """Paths that answer the same, with a version or without, share a row."""
+    found: dict[tuple[str, ...], tuple[list[str], set[str]]] = {}
+    for path, operations in document["paths"].items():
+        for verb, operation in operations.items():
+            key = (verb, operation["summary"], *operation.get("tags", ()))
+            paths, statuses = found.setdefault(key, ([], set()))
+            paths.append(f"`{verb.upper()} {path}`")
+            statuses.update(operation["responses"])
     rows = (
-        (f"`{verb.upper()} {path}`", operation["summary"], ", ".join(sorted(operation["responses"])))
-        for path, operations in document["paths"].items()
-        for verb, operation in operations.items()
+        ("<br>".join(paths), key[1], ", ".join(sorted(statuses))) for key, (paths, statuses) in found.items()
     )
     return _table(("Endpoint", "Answers", "Statuses"), rows)
 

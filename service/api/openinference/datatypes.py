@@ -36,6 +36,7 @@ _NUMPY = {
     BYTES: "string",
     BF16: "float32",
 }
+DATATYPES = tuple(_NUMPY)
 _NAMES = {dtype: name for name, dtype in _NUMPY.items() if name != BF16}
 _SIZES = {name: np.dtype(dtype).itemsize for name, dtype in _NUMPY.items() if dtype != "string"} | {BF16: 2}
 _WIRE = {
