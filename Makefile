@@ -7,10 +7,10 @@ GPU ?= 0
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow check format bench docs train clean
+.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload docs train clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=... for another; GPU=1 for the CUDA build)
 	@echo "==> starting the service on port $(PORT); models load in the background"
@@ -36,6 +36,13 @@ format: $(VENV)/.dev ## rewrite the code in the one format
 
 bench: $(VENV)/.dev ## measure the service beside its limits (needs wrk, two cores)
 	$(BIN)/python benchmarks/bench.py
+
+ROUNDS ?= 3
+bench-peers: $(VENV)/.dev ## measure the service beside eight other servers (installs them; needs wrk, two cores, half an hour)
+	$(BIN)/python benchmarks/bench_peers.py --rounds $(ROUNDS)
+
+bench-overload: $(VENV)/.dev ## drive the service and two other servers past their capacity
+	$(BIN)/python benchmarks/overload.py
 
 docs: $(VENV)/.dev ## rewrite the tables of the README that are generated from code
 	$(BIN)/python -m service.tools.docs README.md

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 from inputs import make_models
-from load import ask, closed_loop
+from load import ask, closed_loop, drain
 from open_loop import open_loop
 from peers.environments import EnvironmentFailed
 from peers.registry import DEFAULT, Peer, find_peer
-from peers_report import closed_rows, print_closed, print_open
-from servers import ROOT, ServerFailed
+from peers_report import ALL, closed_rows, print_closed, print_open
+from servers import ROOT, ServerFailed, stop_with_servers
 from starting import started
 from workloads import WORKLOADS, Workload, find_workloads
 
@@ -37,7 +37,7 @@ _RESULTS = ROOT / "bench-results"
 _OPEN_WORKLOADS = ("a", "e-mobilenet")
 _LOADS = (0.5, 0.8, 1.5)
 _TOLERANCE = {"layertap-bfloat16": 0.1}  # relative to the largest value; float32 servers: 1e-3
-_DEADLINE_S = 2.0
+_DEADLINE_S = 0.5  # short beside the run, so that a growing queue shows
 
 Record = dict[str, Any]
 
@@ -61,22 +61,29 @@ class Run:
         self._answers = answers
         self.closed: list[Record] = []
         self.open: list[Record] = []
-        self.memory: list[Record] = []
+        self.starts: list[Record] = []
 
     def measure(self, peer: Peer, number: int) -> None:
-        """One start of one server: every workload, in random order; open loops in the first round."""
+        """One round of one server: every workload, in random order; open loops in the first round."""
+        shuffled = random.sample(self._workloads, len(self._workloads))
+        for workloads in [[each] for each in shuffled] if peer.apart else [shuffled]:
+            self._one_start(peer, workloads, number)
+
+    def _one_start(self, peer: Peer, workloads: Sequence[Workload], number: int) -> None:
         endpoints = tuple(
-            {endpoint.name: endpoint for each in self._workloads for endpoint in each.asked()}.values()
+            {endpoint.name: endpoint for each in workloads for endpoint in each.asked()}.values()
         )
         begun = time.perf_counter()
         try:
             with started(peer, self._models, endpoints) as (port, server):
-                print(f"  {peer.name}: ready after {time.perf_counter() - begun:.1f} s", flush=True)
-                for workload in random.sample(self._workloads, len(self._workloads)):
+                ready_s = time.perf_counter() - begun
+                print(f"  {peer.name}: ready after {ready_s:.1f} s", flush=True)
+                for workload in workloads:
                     self._workload(peer, port, workload, number)
-                self.memory.append({"server": peer.name, "round": number, "bytes": server.memory_bytes()})
+                found = {"ready_s": ready_s, "memory_bytes": server.memory_bytes()}
+                self.starts.append({"server": peer.name, "round": number, **found})
         except (ServerFailed, EnvironmentFailed) as error:
-            self._note(peer, "*", number, problem=f"did not start: {error}")
+            self._note(peer, ALL, number, problem=f"did not start: {error}")
 
     def _workload(self, peer: Peer, port: int, workload: Workload, number: int) -> None:
         problem = self._check(peer, port, workload) if peer.real else None
@@ -85,6 +92,7 @@ class Run:
             return
         requests = workload.requests(peer.dialect)
         closed_loop(port, requests, 1, workload.connections)
+        drain(port, requests[0])
         reading = closed_loop(port, requests, self._seconds * workload.patience, workload.connections)
         self._note(peer, workload.name, number, **asdict(reading))
         if reading.failed:
@@ -117,6 +125,7 @@ class Run:
         seconds = self._seconds * workload.patience
         for load in random.sample(_LOADS, len(_LOADS)):
             requests = workload.requests(peer.dialect)
+            drain(port, requests[0])
             reading = open_loop(port, requests, load * capacity, seconds, deadline_s=_DEADLINE_S)
             self.open.append(
                 {"server": peer.name, "workload": workload.name, "load": load, **asdict(reading)}
@@ -171,6 +180,7 @@ def _install(peers: Sequence[Peer]) -> None:
 def main() -> None:
     if len(os.sched_getaffinity(0)) < 2 or shutil.which("wrk") is None:
         sys.exit("the benchmark needs two cores and wrk (Debian package wrk)")
+    stop_with_servers()
     options = _options()
     peers = [find_peer(name) for name in options.only.split(",")]
     workloads = find_workloads(options.workloads)
@@ -208,7 +218,7 @@ def _write(
     }
     found = {
         "options": options, "machine": platform.platform(), "cores": os.cpu_count(), "servers": servers,
-        "limits": limits, "rows": rows, "closed": run.closed, "open": run.open, "memory": run.memory,
+        "limits": limits, "rows": rows, "closed": run.closed, "open": run.open, "starts": run.starts,
     }  # fmt: skip
     _RESULTS.mkdir(exist_ok=True)
     (_RESULTS / "peers.json").write_text(json.dumps(found, indent=1))

@@ -14,7 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from limits import opened  # first: it pins this process to the server's core
+from peers.dialects import LAYERTAP
+from peers.endpoints import Endpoint
+from workloads import Workload, find_workloads
 
 from service.api.bodies import InputReader
 from service.api.http import HttpRequest
@@ -23,11 +27,6 @@ from service.device import DeviceOptions, apply
 from service.engines import Function
 from service.images import image_input
 from service.repository import scan
-
-import numpy as np
-from peers.dialects import LAYERTAP
-from peers.endpoints import Endpoint
-from workloads import Workload, find_workloads
 
 _MEASURED_S = 1.0
 _ROOM = 2**30

@@ -1,8 +1,8 @@
-"""The clients: wrk for throughput (closed loop, pinned), one kept-alive connection for a lone request's time, and
-a plain one for a single answer."""
+"""The clients: wrk for throughput (closed loop, pinned), one connection for a lone request, one for an answer."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 from servers import LOAD_CORE
 
 CONNECTIONS = 32
+_BUSY = (429, 503)
 # Prints the run as JSON; several requests are sent in turn.
 _SCRIPT = """
 local messages = {}
@@ -129,6 +130,16 @@ def ask(port: int, request: Request, timeout_s: float = 60) -> tuple[int, Mappin
         return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
     finally:
         connection.close()
+
+
+def drain(port: int, request: Request) -> None:
+    """Returns when the server has answered one request: what a load before left behind is then done.
+
+    Servers go on with requests whose client has gone; a slow one would spend the next measurement on them.
+    """
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while ask(port, request)[0] in _BUSY:
+            time.sleep(0.1)
 
 
 def lone_request_ms(port: int, request: Request, count: int) -> float:

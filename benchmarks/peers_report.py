@@ -8,6 +8,7 @@ from typing import Any
 
 from workloads import Workload
 
+ALL = "all"
 _OURS = "layertap"
 Record = Mapping[str, Any]
 
@@ -18,11 +19,11 @@ def closed_rows(
     """One row a workload and server, fastest first; a server that failed at it says why.
 
     Args:
-        records: a closed loop's `rate`, or a `problem`, with `server` and `workload` (`*`: all of them).
+        records: a closed loop's `rate`, or a `problem`, with `server` and `workload` (`ALL`: of a server that did not start).
         workloads: in the order of the table.
         limits: workload -> requests a second in-process.
     """
-    rows: list[Record] = []
+    rows: list[Record] = [_failure(record) for record in records if record["workload"] == ALL]
     for workload in workloads:
         found = []
         for server in dict.fromkeys(record["server"] for record in records):
@@ -36,8 +37,8 @@ def closed_rows(
         best = max(
             (row["rate"] for row in found if _is_peer(row["server"]) and not row["problems"]), default=0.0
         )
-        for row in sorted(found, key=lambda row: -row["rate"]):
-            rows.append(row | {"of_best_peer": row["rate"] / best if best else None})
+        fastest_first = sorted(found, key=lambda row: -row["rate"])
+        rows += [row | {"of_best_peer": row["rate"] / best if best else None} for row in fastest_first]
     return rows
 
 
@@ -62,6 +63,13 @@ def _summary(
         "of_limit": rate / limit if limit else None,
         "problems": problems,
     }
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    nothing = dict.fromkeys(("p99_ms", "limit", "of_limit", "of_best_peer"))
+    what = {"workload": ALL, "title": f"round {record['round'] + 1}", "server": record["server"]}
+    numbers = {"rate": 0.0, "low": 0.0, "high": 0.0, "rounds": 0}
+    return what | numbers | nothing | {"problems": [record["problem"]]}
 
 
 def _is_peer(server: str) -> bool:

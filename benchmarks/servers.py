@@ -48,6 +48,11 @@ class Running:
         return total * 1024
 
 
+def stop_with_servers() -> None:
+    """Lets SIGTERM end this program as an exception does, so that servers are stopped on the way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+
+
 @contextlib.contextmanager
 def bare() -> Iterator[int]:
     """The bare endpoint; yields its port."""
@@ -148,7 +153,7 @@ def _await_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool]) ->
 
 def _last_words(printed: bytes) -> str:
     lines = [line for line in printed.decode(errors="replace").splitlines() if line.strip()]
-    return " | ".join(lines[-6:])[-1000:] or "it printed nothing"
+    return " / ".join(lines[-6:])[-600:].replace("|", "/") or "it printed nothing"
 
 
 def _stop(process: subprocess.Popen[bytes], mark: str) -> None:

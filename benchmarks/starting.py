@@ -14,7 +14,8 @@ from peers.endpoints import Endpoint
 from peers.registry import FOLDER, Peer
 from servers import ROOT, Running, answers, free_port, running
 
-_GIVE_UP_S = 45.0  # a server that keeps refusing a request for so long will not start to like it
+_NOT_YET = (404, 502, 503)  # what servers say of a model that is still being loaded
+_GIVE_UP_S = 30.0  # a server that keeps refusing a request for so long will not start to like it
 
 
 @contextlib.contextmanager
@@ -54,7 +55,8 @@ class _Asking:
                 return False
             now = time.monotonic()
             self._first_reply = self._first_reply or now
-            if status != 200 and now - self._first_reply < _GIVE_UP_S:
+            if status in _NOT_YET or (status != 200 and now - self._first_reply < _GIVE_UP_S):
                 return False
+            self._first_reply = None
             self._left = self._left[1:]
         return True

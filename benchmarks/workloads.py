@@ -33,6 +33,7 @@ class Workload:
     patience: int = 1
 
     def asked(self) -> list[Endpoint]:
+        """The endpoints, in turn."""
         return [ENDPOINTS[name] for name in self.endpoints]
 
     def bodies(self) -> list[bytes]:
@@ -49,8 +50,8 @@ WORKLOADS = {
     for workload in (
         Workload("a", "iris, JSON, 1 row", ("iris",), connections=CONNECTIONS),
         Workload("b", "28x28 digit, JSON, 1 row", ("digits",), connections=CONNECTIONS),
-        Workload("c-pool", "1x224x224x3 JSON to a pooling layer", ("pooling",)),
-        Workload("c-mobilenet", "1x224x224x3 JSON to MobileNetV2's pooled features", ("mobilenet",)),
+        Workload("c-pool", "1x224x224x3 JSON to a pooling layer", ("pooling",), patience=2),
+        Workload("c-mobilenet", "1x224x224x3 JSON to MobileNetV2's features", ("mobilenet",), patience=2),
         Workload("d-pool", "1x224x224x3 npy or binary to a pooling layer", ("pooling-npy",)),
         Workload("d-mobilenet", "1x224x224x3 npy or binary to MobileNetV2's features", ("mobilenet-npy",)),
         Workload(

@@ -31,10 +31,10 @@ def _api(endpoint: Endpoint) -> Callable[..., Any]:
         return self.runs[endpoint.name](np.stack([scale(endpoint, image) for image in images]))
 
     function = {"json": from_json, "npy": from_files, "jpeg": from_images}[endpoint.form]
+    function.__name__ = endpoint.name.replace("-", "_")  # BentoML finds an API by its function's name
     return bentoml.api(
         function,
         route=f"/{endpoint.name}",
-        name=endpoint.name.replace("-", "_"),
         batchable=True,
         max_batch_size=endpoint.batch,
         max_latency_ms=60_000,

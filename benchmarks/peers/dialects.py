@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from load import Request
-
 from peers.endpoints import Endpoint
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -19,11 +19,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402 the log level comes first
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from endpoints import Endpoint, model_file  # noqa: E402
-from PIL import Image  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
+from endpoints import Endpoint, model_file
+from PIL import Image
 
 Run = Callable[[np.ndarray], np.ndarray]
 _CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # BGR, as keras.applications subtracts them

@@ -22,26 +22,32 @@ class KerasAPI(litserve.LitAPI):
         self._endpoint = endpoint
 
     def setup(self, device: str) -> None:  # noqa: ARG002 LitServe's signature
+        """Opens the model, in the worker process."""
         import inference  # noqa: PLC0415 TensorFlow belongs to the worker process
 
         self._inference = inference
         self._run = inference.open_run(self._endpoint)
 
-    def decode_request(self, request):  # noqa: ANN001, ANN201 an annotation would change how LitServe reads it
+    def decode_request(self, request):  # noqa: ANN001, ANN201 see below
+        """One row, (*shape) float32; no annotation, which would change how LitServe reads a body."""
         if "b64" in request:
             return self._inference.decode(self._endpoint, base64.b64decode(request["b64"]))[0]
         return self._inference.np.asarray(request["instances"], self._inference.np.float32)[0]
 
     def batch(self, inputs: list[Any]) -> Any:
+        """Rows as one array, (N, *shape) float32."""
         return self._inference.np.stack(inputs)
 
     def predict(self, x: Any) -> Any:
+        """The outputs of a batch, (N, ...) float32."""
         return self._run(x)
 
     def unbatch(self, output: Any) -> list[Any]:
+        """One output a request."""
         return list(output)
 
     def encode_response(self, output):  # noqa: ANN001, ANN201
+        """The JSON reply."""
         return {"predictions": [output.tolist()]}
 
 

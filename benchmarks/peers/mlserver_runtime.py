@@ -19,6 +19,7 @@ class KerasRuntime(MLModel):
     """One endpoint."""
 
     async def load(self) -> bool:
+        """Opens the model."""
         import inference  # noqa: PLC0415 TensorFlow belongs to the server, not to who writes the folder
 
         self._inference = inference
@@ -27,6 +28,7 @@ class KerasRuntime(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """The outputs of a batch of requests that MLServer has merged into one."""
         tensor = payload.inputs[0]
         if tensor.datatype == "BYTES":
             bodies = [base64.b64decode(text) for text in tensor.data]

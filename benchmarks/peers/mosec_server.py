@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+import inference  # imported once; the workers are forked before it computes anything
 from endpoints import Endpoint, port, served
 from mosec import Runtime, Server, Worker
 
@@ -16,20 +17,17 @@ from mosec import Runtime, Server, Worker
 def _worker(endpoint: Endpoint) -> type[Worker]:
     class Model(Worker):
         def __init__(self) -> None:
-            import inference  # noqa: PLC0415 TensorFlow belongs to the worker process
-
-            self._inference = inference
             self._run = inference.open_run(endpoint)
             self.resp_mime_type = inference.content_type(endpoint)
 
         def deserialize(self, data: bytes):  # noqa: ANN202 an array; numpy is not imported here
-            return self._inference.decode(endpoint, data)[0]
+            return inference.decode(endpoint, data)[0]
 
         def forward(self, data: list):  # noqa: ANN202
-            return list(self._run(self._inference.np.stack(data)))
+            return list(self._run(inference.np.stack(data)))
 
         def serialize(self, data) -> bytes:  # noqa: ANN001
-            return self._inference.encode(endpoint, data[None])
+            return inference.encode(endpoint, data[None])
 
     return Model
 
@@ -38,12 +36,14 @@ if __name__ == "__main__":
     sys.argv += ["--port", str(port()), "--address", "127.0.0.1", "--log-level", "warning"]
     sys.argv += ["--timeout", "30000", "--capacity", "1024", "--max-request-size", str(64 * 2**20)]
     server = Server()
-    for served_endpoint in served():
-        runtime = Runtime(
-            _worker(served_endpoint),
-            max_batch_size=served_endpoint.batch,
-            max_wait_time=1,
-            start_method="fork",
-        )
-        server.register_runtime({f"/{served_endpoint.name}": [runtime]})
+    server.register_runtime(
+        {
+            f"/{endpoint.name}": [
+                Runtime(
+                    _worker(endpoint), max_batch_size=endpoint.batch, max_wait_time=1, start_method="fork"
+                )
+            ]
+            for endpoint in served()
+        }
+    )
     server.run()

@@ -6,7 +6,9 @@ would never fill a batch), num_cpus 0 (all replicas share the one core), the das
 
 from __future__ import annotations
 
-import os
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 from endpoints import Endpoint, port, served
@@ -44,13 +46,12 @@ def main() -> None:
 
     ray.init(
         num_cpus=1, include_dashboard=False, configure_logging=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}},
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parent)}},
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": port()})
     for endpoint in served():
         serve.run(_deployment(endpoint), name=endpoint.name, route_prefix=f"/{endpoint.name}")
-    import signal  # noqa: PLC0415
-
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that Ray's processes are stopped at exit
     signal.pause()
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from servers import bare_command, layertap_command, layertap_environ
-
 from peers.dialects import BASE64, LAYERTAP, MULTIPART, PLAIN, V2_BINARY, V2_JSON, Dialect
 from peers.endpoints import Endpoint
 from peers.environments import Environment
 from peers.mlserver_folder import write_folder
+from servers import bare_command, layertap_command, layertap_environ
 
 FOLDER = Path(__file__).parent
 COMPILED = "+compiled"
@@ -51,6 +51,7 @@ class Peer:
         call: how it calls Keras, for inference.py; empty where it does not.
         environ: more variables of its environment, beside the peers' own.
         ready: a path that answers with 200 when all models are loaded; `None`: its endpoints are asked.
+        apart: it is started for each workload with only what that asks: its idle workers take the core.
         real: it computes; a no-op server does not.
     """
 
@@ -62,6 +63,7 @@ class Peer:
     call: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     ready: str | None = None
+    apart: bool = False
     real: bool = True
 
     def start(
@@ -120,7 +122,7 @@ _PEERS = (
     ),
     Peer(
         "litserve", BASE64, _script("litserve_server.py"),
-        Environment("litserve", ("litserve==0.2.19",)), "litserve_server.py", "predict_on_batch",
+        Environment("litserve", ("litserve==0.2.19",)), "litserve_server.py", "predict_on_batch", apart=True,
     ),
     Peer(
         "bentoml", MULTIPART,
@@ -171,4 +173,4 @@ def find_peer(name: str) -> Peer:
         return peer
     if peer.module is None:
         raise KeyError(name)
-    return Peer(name, peer.dialect, peer.command, peer.environment, peer.module, "compiled", peer.environ)
+    return dataclasses.replace(peer, name=name, call="compiled")
