@@ -20,7 +20,7 @@ from service.loading import archive, hdf5
 from service.loading.config_text import parse
 from service.loading.legacy import Origin
 from service.loading.old_defaults import run_as_of
-from service.loading.python_files import run_file
+from service.loading.python_files import failed, run_file
 from service.loading.quarantine import first_look
 from service.loading.vetting import without_compilation
 
@@ -121,8 +121,7 @@ def build_with(path: Path, name: str, contents: hdf5.Contents) -> tuple[keras.Mo
         contents: what the file of the weights holds.
 
     Raises:
-        LoadError: there is no such function, or it returns no built model.
-        Exception: whatever it raises.
+        LoadError: there is no such function, it raises, or it returns no built model.
     """
     function = getattr(run_file(path), name, None)
     if not callable(function):
@@ -133,7 +132,12 @@ def build_with(path: Path, name: str, contents: hdf5.Contents) -> tuple[keras.Mo
     origin = origin_of(contents)
     shapes = [[array.shape for array in layer.arrays] for layer in contents.layers]
     told = {"keras_version": origin.version, "backend": origin.backend}
-    model, repairs = run_as_of(origin, shapes, partial(function, **_taken(function, told)))
+    try:
+        model, repairs = run_as_of(origin, shapes, partial(function, **_taken(function, told)))
+    except LoadError:
+        raise
+    except (Exception, SystemExit) as error:  # the operator's code may raise anything
+        raise failed(path, error) from error
     if not isinstance(model, keras.Model) or not model.built:
         raise LoadError(
             f"Expected a built keras.Model from {name}(). Received: {type(model).__name__}.",

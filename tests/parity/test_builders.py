@@ -83,6 +83,20 @@ def test_a_builder_that_says_nothing_gets_the_defaults_of_the_files_day(place, n
     assert any("reset_after=False" in repair for repair in loaded.repairs) == ("gru" in name)
 
 
+def test_a_builder_of_old_keras_is_told_its_lines(place):
+    old = """
+        from keras.layers import Dense, GRU, Input
+        from keras.models import Model
+
+        def get_model():
+            inputs = Input((9, 5))
+            return Model(input=inputs, output=Dense(output_dim=3)(GRU(output_dim=7)(inputs)))
+    """
+    with pytest.raises(LoadError, match=r"Expected builder\.py to run") as caught:
+        load(place("2.2.4_seq_gru_w", old), CONFIG)
+    assert "Model(inputs=inputs, outputs=Dense(units=3)(GRU(units=7)(inputs)))" in caught.value.mend
+
+
 def test_the_defaults_of_today_are_back_afterwards(place):
     load(place("2.2.4_seq_gru_w", BUILDERS["seq_gru"]), CONFIG)
     layer = keras.layers.GRU(2)
