@@ -44,6 +44,7 @@ class Converted:
         graph: an `openvino.Model`; its inputs are named `input_0`, `input_1`, ... in the order of `inputs`, those
             that no tensor depends on may be missing.
         inputs: what the model takes, every axis but the batch's of a known size.
+        paths: every tensor that it yields, in the order asked for.
         tensors: path -> the graph's output that holds it, every axis but the batch's of a known size.
         echoes: path -> the name of the input that it is.
         checks: look-ups whose indices must be in range.
@@ -51,14 +52,10 @@ class Converted:
 
     graph: Any
     inputs: tuple[TensorSpec, ...]
+    paths: tuple[str, ...]
     tensors: Mapping[str, TensorSpec]
     echoes: Mapping[str, str]
     checks: tuple[IndexCheck, ...]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Every tensor that it yields."""
-        return (*self.tensors, *self.echoes)
 
     @property
     def weights_bytes(self) -> int:
@@ -79,6 +76,7 @@ class Converted:
         return Converted(
             library().Model(results, self.graph.get_parameters()),
             self.inputs,
+            paths,
             tensors,
             {path: self.echoes[path] for path in paths if path in self.echoes},
             checks,
@@ -102,6 +100,7 @@ def load_converted(folder: Path) -> Converted:
     return Converted(
         core().read_model(folder / _GRAPH),
         tuple(_spec(item) for item in facts["inputs"]),
+        tuple(facts["paths"]),
         {path: _spec(item) for path, item in facts["tensors"].items()},
         facts["echoes"],
         tuple(

@@ -5,7 +5,7 @@ function has sizes that were run when it was made, and a batch of any other size
 large model that costs nothing, since its time is proportional to the rows; of a small one every size is prepared.
 
 What OpenVINO is known to answer otherwise than TensorFlow never reaches it, or is noticed afterwards. Batches with
-NaN, infinity or numbers beyond 2**31 go to the reserve: its relu, exp, clip and max make numbers of NaN, and it
+NaN, infinity or numbers beyond 2**30 go to the reserve: its relu, exp, clip and max make numbers of NaN, and it
 computes 64-bit integers in 32 bits. So do batches with outputs that are not finite. Indices that a table does not
 have are rejected.
 
@@ -14,6 +14,7 @@ The module knows no TensorFlow.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from service.engines.openvino_library import core, library
 from service.errors import InputRejected, LoadError
 from service.tensors import Array, TensorSpec
 
-LIMIT = 2**31
-"""Larger numbers are left to TensorFlow."""
+LIMIT = 2**30
+"""Larger numbers are left to TensorFlow; the sum of two that are not fits 32 bits."""
 
 _ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -78,7 +79,8 @@ class OpenVINOFunction:
         named = ((spec.name, f"input_{number}") for number, spec in enumerate(converted.inputs))
         self._inputs = [(name, inputs[port]) for name, port in named if port in inputs]
         self._limited = [spec.name for spec in converted.inputs if spec.dtype not in _ALWAYS_SMALL]
-        self._paths = list(converted.tensors)
+        self._paths = converted.paths
+        self._tensors = list(converted.tensors)
         self._checks = converted.checks
         specs = [*converted.tensors.values(), *(check.indices for check in converted.checks)]
         # Tensors that are one and the same (a layer, and the Dropout after it) come out of one port.
@@ -101,14 +103,12 @@ class OpenVINOFunction:
         rows = len(next(iter(batch.values())))
         parts = self._parts.get(rows) or _split(rows, self._largest, self._parts)
         results = self._compute(batch, rows, parts)
-        for check, indices in zip(self._checks, results[len(self._paths) :], strict=True):
+        for check, indices in zip(self._checks, results[len(self._tensors) :], strict=True):
             _refuse_foreign(indices, check.size)
-        outputs = dict(zip(self._paths, results, strict=False))
+        outputs = dict(zip(self._tensors, results, strict=False))
         if not all(_is_finite(array) for array in outputs.values()):
             return self._reserve().run(batch)
-        for path, name in self._echoes.items():
-            outputs[path] = batch[name]
-        return outputs
+        return self._with_echoes(outputs, batch) if self._echoes else outputs
 
     def prepare(self, rows: Mapping[str, Array], max_batch_size: int, approve: Approve) -> None:
         """Finds the largest size that pays and runs the function once at each that is used from now on.
@@ -163,9 +163,12 @@ class OpenVINOFunction:
                 seconds.append(time.perf_counter() - begun)
         except RuntimeError as error:
             raise LoadError(f"OpenVINO failed on {size} rows: {first_line(error)}.") from error
-        outputs = dict(zip(self._paths, results, strict=False))
-        approve(size, outputs | {path: batch[name] for path, name in self._echoes.items()})
+        approve(size, self._with_echoes(dict(zip(self._tensors, results, strict=False)), batch))
         return min(seconds)
+
+    def _with_echoes(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
+        echoes = {path: batch[name] for path, name in self._echoes.items()}
+        return {path: outputs[path] if path in outputs else echoes[path] for path in self._paths}
 
     def _compute(self, batch: Mapping[str, Array], rows: int, parts: Sequence[int]) -> list[Array]:
         request, tensor = self._request, self._tensor
@@ -243,13 +246,13 @@ def _greedy(rows: int, sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _is_small(array: Array) -> bool:
     """Whether every number is one, and none is beyond LIMIT; comparisons with NaN are false."""
-    return bool(array.min() > -LIMIT and array.max() < LIMIT)
+    return float(array.min()) > -LIMIT and float(array.max()) < LIMIT
 
 
 def _is_finite(array: Array) -> bool:
     if array.dtype.kind != "f" or not array.size:
         return True
-    return bool(array.min() > -np.inf and array.max() < np.inf)
+    return math.isfinite(array.min()) and math.isfinite(array.max())
 
 
 def _as_memory(array: Array) -> Array:

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from service.engines.converted import Converted, IndexCheck
-from service.engines.openvino import first_line
+from service.engines.openvino import LIMIT, first_line
 from service.engines.openvino_library import library
 from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS, MOVES
 from service.errors import LoadError
@@ -26,6 +26,7 @@ _FLOATS = frozenset(["Div", "FloorDiv", "FloorMod", "Pow", "Xdivy"])  # of integ
 _FLOATS = frozenset([tf.float32, tf.float16, tf.bfloat16])
 _NUMBERS = _FLOATS | {tf.int32, tf.bool}
 _PASSES_ON = frozenset(["Identity", "StopGradient"])
+_PICKS = _PASSES_ON | {"Cast", "StridedSlice"}
 
 
 def convert(
@@ -47,7 +48,7 @@ def convert(
     """
     _refuse_inputs(spec)
     concrete, lookups = _trace(model, spec, paths, on_trace)
-    _refuse_operations(concrete.graph.as_graph_def())
+    _refuse_operations(concrete.graph)
     fetched = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
     outputs = {path: fetched[f"output_{place:04d}"] for place, path in enumerate(paths)}
     inputs = {tensor.name: item.name for tensor, item in zip(concrete.inputs, spec.inputs, strict=False)}
@@ -68,9 +69,10 @@ def convert(
     graph = _graph(concrete)
     known = {name for port in graph.outputs for name in port.get_names()}
     tensors = {path: item for path, item in tensors.items() if item.name in known}
+    yielded = tuple(path for path in paths if path in tensors or path in echoes)
     if lost := [check.indices.name for check in checks if check.indices.name not in known]:
         raise LoadError(f"OpenVINO gives no name to {', '.join(lost)}, so that indices cannot be checked.")
-    return Converted(graph, spec.inputs, tensors, echoes, tuple(checks))
+    return Converted(graph, spec.inputs, yielded, tensors, echoes, tuple(checks))
 
 
 def _refuse_inputs(spec: ModelSpec) -> None:
@@ -134,15 +136,26 @@ def _lookup(operation: Any) -> tuple[Any, int] | None:
     return indices, int(size)
 
 
-def _refuse_operations(definition: Any) -> None:
+def _refuse_operations(graph: Any) -> None:
+    definition = graph.as_graph_def()
     inner = [node for function in definition.library.function for node in function.node_def]
-    unknown = {_describe(node) for node in (*definition.node, *inner) if not _is_total(node)}
+    counted = {operation.name for operation in graph.get_operations() if _counts_from_the_end(operation)}
+    outer = [node for node in definition.node if node.name not in counted]
+    unknown = {_describe(node) for node in (*outer, *inner) if not _is_total(node)}
     unknown |= {f"{node.op} inside a loop" for node in inner if node.op == "GatherV2"}
     if unknown:
         raise LoadError(
             "Expected operations that take any value, in OpenVINO as in TensorFlow. "
             f"Received: {', '.join(sorted(unknown))}."
         )
+
+
+def _counts_from_the_end(operation: Any) -> bool:
+    """Whether a constant below LIMIT is added, as Keras adds a table's size to negative 64-bit indices."""
+    if operation.type != "AddV2" or operation.inputs[0].dtype != tf.int64:
+        return False
+    constants = [tf.get_static_value(_origin(tensor, _PICKS)) for tensor in operation.inputs]
+    return any(constant is not None and abs(constant).max() < LIMIT for constant in constants)
 
 
 def _is_total(node: Any) -> bool:
@@ -196,8 +209,8 @@ def _ancestors(operation: Any) -> Iterator[Any]:
             waiting.extend(tensor.op for tensor in current.inputs)
 
 
-def _origin(tensor: Any) -> Any:
-    while tensor.op.type in _PASSES_ON:
+def _origin(tensor: Any, passing: frozenset[str] = _PASSES_ON) -> Any:
+    while tensor.op.type in passing:
         tensor = tensor.op.inputs[0]
     return tensor
 
