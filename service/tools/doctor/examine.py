@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from service.errors import LayertapError, LoadError
-from service.loading import archive, hdf5
+from service.loading import archive, hdf5, legacy
 from service.loading.config_text import parse
 from service.loading.lambdas import summarise
 from service.loading.legacy import Origin, repair
@@ -39,7 +40,7 @@ from service.tools.doctor.layer_table import (
 from service.tools.doctor.report import CodeRow, ObjectRow, Report
 
 ARCHIVE = ".keras archive"
-_OURS = "layertap>"
+_REPLACEMENTS = "*_layers.py"  # where service.loading.legacy has its own layers, which import Keras
 
 
 def examine(path: Path, object_files: tuple[Path, ...] = ()) -> Report:
@@ -164,15 +165,19 @@ def _list_code(config: Any, defined: Mapping[str, str], report: Report) -> None:
 
 
 def _list_objects(config: Any, defined: Mapping[str, str], report: Report) -> None:
-    offered = BUILTIN_OBJECTS | defined.keys()
     refuse_other_files(config)
-    needs = missing(config, layers=LAYERS, offered=BUILTIN_OBJECTS, activations=ACTIVATIONS)
-    lacking = missing(config, layers=LAYERS, offered=offered, activations=ACTIVATIONS)
+    needs = missing(config, layers=LAYERS, offered=BUILTIN_OBJECTS | _replacements(), activations=ACTIVATIONS)
     rows: dict[str, ObjectRow] = {}
-    for need in (*needs, *lacking):
-        if not need.saved.startswith(_OURS):
-            rows.setdefault(need.name, ObjectRow(need.name, need.layer, defined.get(need.name)))
+    for need in needs:
+        rows.setdefault(need.name, ObjectRow(need.name, need.layer, defined.get(need.name)))
     report.custom_objects = tuple(rows.values())
     unknown = [row.name for row in rows.values() if row.found_in is None]
     if unknown:
         report.needs += (f"define {', '.join(unknown)} in custom_objects.py beside the model.",)
+
+
+@cache
+def _replacements() -> frozenset[str]:
+    """The layers that repairs put in place of those that Keras 3 dropped, as configs name them."""
+    folder = Path(legacy.__file__).parent
+    return frozenset(f"layertap>{name}" for name in definitions(sorted(folder.glob(_REPLACEMENTS))))
