@@ -28,6 +28,7 @@ from service.served import ModelStatus
 API_VERSION = "0.1.0"
 
 _SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
+_OF_DIALECTS = (errors.AdminOff, errors.NotSupported)  # the native API has no words for what they refuse
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 
 
@@ -134,7 +135,8 @@ def _service_paths() -> dict[str, Any]:
 
 def _inference(name: str, summary: str, schema: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
     features = name == "features"
-    excluded = _SERVICE_WIDE if features else (*_SERVICE_WIDE, *_ABOUT_LAYERS)
+    elsewhere = (*_SERVICE_WIDE, *_OF_DIALECTS)
+    excluded = elsewhere if features else (*elsewhere, *_ABOUT_LAYERS)
     formats = {
         JSON: {"schema": ref(schema)},
         NPY: {"schema": binary("The array; only where there is one.")},

@@ -22,10 +22,8 @@ _SCOPES: dict[str, tuple[dict[str, Any], ...]] = {
     "/versions/{version}": (_NAME, path_part("version", "One version of it.", "^[0-9]{1,18}$")),
 }
 _SERVICE = {500: "The service failed."}
-_OF_MODEL = _SERVICE | {
-    400: "The version in the path is no whole number.",
-    404: "There is no such model, or no such version of it.",
-}
+_OF_MODEL = _SERVICE | {404: "There is no such model, or no such version of it."}
+_NO_NUMBER = {400: "The version in the path is no whole number."}
 _NOT_READY = {503: "The model is loading, was unloaded, or has failed to load."}
 _INFERENCE = (
     _OF_MODEL
@@ -49,11 +47,11 @@ _LENGTH = {
     "description": "How many bytes of the body are JSON; binary tensors follow. 0: the body is one raw tensor or picture.",
     "schema": {"type": "integer", "minimum": 0},
 }
-# Name, what is asked, schema of the reply, statuses of errors.
+# End of the path, name, what is asked, schema of the reply.
 _DOCUMENTS = (
-    ("", "model", "What a model takes and gives", "V2Model", _OF_MODEL | _NOT_READY),
-    ("/config", "config", "The configuration, as Triton tells it", "V2Config", _OF_MODEL | _NOT_READY),
-    ("/stats", "stats", "Counts and times of a model", "V2Statistics", _OF_MODEL | _NOT_READY),
+    ("", "model", "What a model takes and gives", "V2Model"),
+    ("/config", "config", "The configuration, as Triton tells it", "V2Config"),
+    ("/stats", "stats", "Counts and times of a model", "V2Statistics"),
 )
 
 
@@ -86,7 +84,8 @@ def _of_models() -> Iterator[tuple[str, dict[str, Operation]]]:
     for scope, parameters in _SCOPES.items():
         path = f"/v2/models/{{name}}{scope}"
         suffix = "_version" if scope else ""
-        for rest, asked, summary, schema, faults in _DOCUMENTS:
+        faults = _OF_MODEL | _NOT_READY | (_NO_NUMBER if scope else {})
+        for rest, asked, summary, schema in _DOCUMENTS:
             described = operation(
                 f"v2_{asked}{suffix}", summary, TAG, json_content(schema), faults, parameters=parameters
             )
@@ -107,8 +106,8 @@ def _model_ready(suffix: str, parameters: tuple[dict[str, Any], ...]) -> Operati
     either = {
         "anyOf": [{"$ref": "#/components/schemas/V2ModelReady"}, {"$ref": "#/components/schemas/Fault"}]
     }
-    described["responses"]["400"] |= {
-        "description": f"It cannot. Or: {_OF_MODEL[400]}",
+    described["responses"]["400"] = described["responses"]["404"] | {
+        "description": f"It cannot. Or: {_NO_NUMBER[400]}",
         "content": {JSON: {"schema": either}},
     }
     return described
