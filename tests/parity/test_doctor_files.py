@@ -176,3 +176,16 @@ def test_the_text_shows_the_table_and_moves_no_cursor(tmp_path):
     assert "\x1b" not in text
     assert "Dense" in text
     assert "(None, 3)" in text
+
+
+def test_a_layer_that_only_shares_its_name_with_one_of_ours_needs_a_definition():
+    report = examine(CORPUS / "keras/2.2.4_custom.h5")
+    assert [(row.name, row.found_in) for row in report.custom_objects] == [("Scale", None)]
+    assert report.verdict is Verdict.NEEDS
+
+
+@pytest.mark.parametrize("name", ["1.0.8_highway", "1.2.2_act_layers", "2.2.4_local"])
+def test_layers_that_keras_3_dropped_are_repaired_and_need_nothing(name):
+    report = examine(CORPUS / f"keras/{name}.h5")
+    assert report.verdict is Verdict.REPAIRABLE, report.sentence
+    assert report.custom_objects == ()

@@ -24,6 +24,8 @@ def shapes(*layers, given=(8, 8, 3)):
         (hostile.layer("Reshape", target_shape=[-1, 6]), (None, 32, 6)),
         (hostile.layer("ZeroPadding2D", padding=[[1, 2], [0, 3]]), (None, 11, 11, 3)),
         (hostile.layer("UpSampling2D", size=[2, 3]), (None, 16, 24, 3)),
+        (hostile.layer("Permute", dims=[3, 1, 2]), (None, 3, 8, 8)),
+        (hostile.layer("Cropping2D", cropping=[[1, 2], [0, 3]]), (None, 5, 5, 3)),
     ],
 )
 def test_the_usual_layers(layer, expected):

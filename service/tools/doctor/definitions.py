@@ -42,3 +42,15 @@ def _names(statement: ast.stmt) -> Iterator[str]:
         if _DECLARED in named and isinstance(statement.value, ast.Dict):
             keys = (key.value for key in statement.value.keys if isinstance(key, ast.Constant))
             yield from (key for key in keys if isinstance(key, str))
+
+
+def arguments(path: Path) -> dict[str, frozenset[str]]:
+    """Class name -> the arguments that its constructor names, for the classes of a file of this package."""
+    found: dict[str, frozenset[str]] = {}
+    for statement in ast.parse(path.read_bytes()).body:
+        if isinstance(statement, ast.ClassDef):
+            for inner in statement.body:
+                if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+                    taken = [*inner.args.args, *inner.args.kwonlyargs]
+                    found[statement.name] = frozenset(argument.arg for argument in taken)
+    return found

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from service import loading
 from service.errors import LayertapError, LoadError
 from service.loading import archive, hdf5, legacy
 from service.loading.config_text import parse
@@ -28,7 +29,7 @@ from service.loading.vetting import (
 )
 from service.tools.doctor.agreement import too_large
 from service.tools.doctor.companions import Companions, companions
-from service.tools.doctor.definitions import definitions
+from service.tools.doctor.definitions import arguments, definitions
 from service.tools.doctor.known_names import ACTIVATIONS, BUILTIN_OBJECTS, LAYERS
 from service.tools.doctor.layer_table import (
     layer_rows,
@@ -40,6 +41,19 @@ from service.tools.doctor.layer_table import (
 from service.tools.doctor.report import CodeRow, ObjectRow, Report
 
 ARCHIVE = ".keras archive"
+_BROUGHT = [Path(loading.__file__).parent / name for name in ("builtin_layers.py", "crf.py")]
+_OF_ANY_LAYER = frozenset(
+    [
+        "name",
+        "trainable",
+        "dtype",
+        "autocast",
+        "activity_regularizer",
+        "input_shape",
+        "batch_input_shape",
+        "batch_shape",
+    ]
+)
 _REPLACEMENTS = "*_layers.py"  # where service.loading.legacy has its own layers, which import Keras
 
 
@@ -166,7 +180,8 @@ def _list_code(config: Any, defined: Mapping[str, str], report: Report) -> None:
 
 def _list_objects(config: Any, defined: Mapping[str, str], report: Report) -> None:
     refuse_other_files(config)
-    needs = missing(config, layers=LAYERS, offered=BUILTIN_OBJECTS | _replacements(), activations=ACTIVATIONS)
+    known = (BUILTIN_OBJECTS | _replacements()) - _unfit(config)
+    needs = missing(config, layers=LAYERS, offered=known, activations=ACTIVATIONS)
     rows: dict[str, ObjectRow] = {}
     for need in needs:
         rows.setdefault(need.name, ObjectRow(need.name, need.layer, defined.get(need.name)))
@@ -174,6 +189,27 @@ def _list_objects(config: Any, defined: Mapping[str, str], report: Report) -> No
     unknown = [row.name for row in rows.values() if row.found_in is None]
     if unknown:
         report.needs += (f"define {', '.join(unknown)} in custom_objects.py beside the model.",)
+
+
+def _unfit(config: Any) -> frozenset[str]:
+    """Names of layers that the service brings, used by a file for others of that name, with other arguments.
+
+    Source: service/loading/building.py (`_fitting`), which tries them.
+    """
+    brought = _brought()
+    return frozenset(
+        entry["class_name"]
+        for entry in entries(config)
+        if isinstance(entry["class_name"], str)
+        and isinstance(entry["config"], dict)
+        and not entry["config"].keys()
+        <= brought.get(entry["class_name"], entry["config"].keys()) | _OF_ANY_LAYER
+    )
+
+
+@cache
+def _brought() -> dict[str, frozenset[str]]:
+    return {name: taken for path in _BROUGHT for name, taken in arguments(path).items()}
 
 
 @cache

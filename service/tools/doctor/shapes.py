@@ -190,6 +190,26 @@ def _padding(config: dict[str, Any], inputs: list[Shape]) -> Shape:
     )
 
 
+def _permute(config: dict[str, Any], inputs: list[Shape]) -> Shape:
+    return (inputs[0][0], *(inputs[0][axis] for axis in _each(config["dims"], 0)))
+
+
+def _cropping(config: dict[str, Any], inputs: list[Shape]) -> Shape:
+    batch, *spatial, channels = _channels_last(config, inputs[0])
+    pairs = [_each(p, 2) for p in config["cropping"]] if len(spatial) > 1 else [_each(config["cropping"], 2)]
+    return _as_ordered(
+        config, (batch, *(a and a - sum(p) for a, p in zip(spatial, pairs, strict=True)), channels)
+    )
+
+
+def _recurrent_pictures(config: dict[str, Any], inputs: list[Shape]) -> Shape:
+    first = inputs[0]
+    picture = _windows("filters")(config, [(first[0], *first[2:])])
+    if picture is None or not config.get("return_sequences"):
+        return picture or ()
+    return (first[0], first[1], *picture[1:])
+
+
 def _same(_: dict[str, Any], inputs: list[Shape]) -> Shape:
     return inputs[0]
 
@@ -209,6 +229,9 @@ _RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("UpSampling2D", "UpSampling3D"), _upsampling),
     **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), _padding),
+    **dict.fromkeys(("Cropping1D", "Cropping2D", "Cropping3D"), _cropping),
+    "ConvLSTM2D": _recurrent_pictures,
+    "Permute": _permute,
     "Dense": _dense,
     "Flatten": _flatten,
     "Reshape": _reshape,
