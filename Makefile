@@ -67,7 +67,8 @@ else
 endif
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+$(VENV)/.dev: requirements-dev.txt requirements-optional.txt $(VENV)/.run
 	@echo "==> installing requirements-dev.txt into $(VENV)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-optional.txt
 	@touch $@

@@ -91,7 +91,7 @@ class ModelConfig:
     )
     loader: str = setting(
         "auto",
-        "keras3; or tf_keras: serve an old file with Keras 2's own layers (pip install tf_keras==2.21.0); "
+        "keras3; or tf_keras: serve an old file with Keras 2's own layers (pip install --no-deps tf_keras==2.21.0); "
         "auto: keras3, and tf_keras where it is installed and Keras 3 cannot load the file",
         choices=("auto", "keras3", "tf_keras"),
     )

@@ -30,7 +30,7 @@ from service.loading.tf_keras_vetting import as_keras2, refuse_for_tf_keras
 from service.loading.vetting import names, refuse_strangers
 
 PACKAGE = "tf_keras==2.21.0"
-INSTALL = f"pip install {PACKAGE}"
+INSTALL = f"pip install --no-deps {PACKAGE}"  # its dependency is a second TensorFlow
 
 _SPARE_VALUES = 2**20
 _CONVOLUTIONS = {

@@ -272,11 +272,11 @@ def test_without_the_package_the_message_says_how_to_install_it(write, monkeypat
     monkeypatch.setattr(fallback, "is_installed", lambda: False)  # the tests have it installed
     with pytest.raises(LoadError) as caught:
         load(CORPUS / "keras/2.2.4_custom.h5", ModelConfig(), [write(OLD_SCALE)])
-    assert "pip install tf_keras==2.21.0" in caught.value.mend
+    assert "pip install --no-deps tf_keras==2.21.0" in caught.value.mend
     assert "write: from keras.layers import Layer" in caught.value.mend
     with pytest.raises(LoadError) as caught:
         load(CORPUS / "keras/2.2.4_seq_lstm.h5", BY_TF_KERAS)
-    assert caught.value.mend == "pip install tf_keras==2.21.0."
+    assert caught.value.mend == "pip install --no-deps tf_keras==2.21.0."
 
 
 def test_files_that_are_not_of_keras_2_are_not_tried(tmp_path):
