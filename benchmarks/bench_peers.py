@@ -27,7 +27,7 @@ from inputs import make_models
 from load import ask, closed_loop, drain
 from open_loop import open_loop
 from peers.environments import EnvironmentFailed
-from peers.registry import DEFAULT, Peer, find_peer
+from peers.registry import DEFAULT, ONCE, Peer, find_peer
 from peers_report import ALL, closed_rows, print_closed, print_open
 from servers import ROOT, ServerFailed, stop_with_servers
 from starting import started
@@ -95,6 +95,8 @@ class Run:
         drain(port, requests[0])
         reading = closed_loop(port, requests, self._seconds * workload.patience, workload.connections)
         self._note(peer, workload.name, number, **asdict(reading))
+        if not reading.rate:
+            self._note(peer, workload.name, number, problem="no reply in the time")
         if reading.failed:
             self._note(peer, workload.name, number, problem=f"{reading.failed} requests failed")
         if number == 0 and workload.name in _OPEN_WORKLOADS and reading.rate:
@@ -164,6 +166,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="a letter, or one of its lines")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2, help="of a closed loop on small requests")
+    parser.add_argument("--once", default=",".join(ONCE), help="servers measured in the first round only")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     return parser.parse_args()
 
@@ -190,10 +193,12 @@ def main() -> None:
     begun = time.perf_counter()
     models = make_models()
     limits, answers = read_limits(models, workloads)
+    once = options.once.split(",")
     run = Run(models, workloads, options.seconds, answers)
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", flush=True)
-        for peer in random.sample(peers, len(peers)):
+        due = [peer for peer in peers if number == 0 or peer.name not in once]
+        for peer in random.sample(due, len(due)):
             run.measure(peer, number)
     rows = closed_rows(run.closed, workloads, limits)
     _write(run, rows, limits, peers, vars(options) | {"took_s": round(time.perf_counter() - begun)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -60,6 +61,7 @@ def _configuration(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def body(endpoint: Endpoint, size: tuple[int, int] = SMALL) -> bytes:
     """One row for an endpoint, in its form: JSON `{"instances": [row]}`, npy (1, *shape) float32, or a JPEG."""
     if endpoint.form == "jpeg":

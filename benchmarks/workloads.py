@@ -50,21 +50,14 @@ WORKLOADS = {
     for workload in (
         Workload("a", "iris, JSON, 1 row", ("iris",), connections=CONNECTIONS),
         Workload("b", "28x28 digit, JSON, 1 row", ("digits",), connections=CONNECTIONS),
-        Workload("c-pool", "1x224x224x3 JSON to a pooling layer", ("pooling",), patience=2),
-        Workload("c-mobilenet", "1x224x224x3 JSON to MobileNetV2's features", ("mobilenet",), patience=2),
+        Workload("c-pool", "1x224x224x3 JSON to a pooling layer", ("pooling",)),
+        Workload("c-mobilenet", "1x224x224x3 JSON to MobileNetV2's features", ("mobilenet",)),
         Workload("d-pool", "1x224x224x3 npy or binary to a pooling layer", ("pooling-npy",)),
         Workload("d-mobilenet", "1x224x224x3 npy or binary to MobileNetV2's features", ("mobilenet-npy",)),
-        Workload(
-            "e-mobilenet", "640x480 JPEG to MobileNetV2's pooled features", ("mobilenet-jpeg",), patience=2
-        ),
-        Workload("e-resnet", "640x480 JPEG to ResNet50's pooled features", ("resnet-jpeg",), patience=3),
-        Workload("f", "12-megapixel JPEG to MobileNetV2's features", ("mobilenet-jpeg",), LARGE, patience=3),
-        Workload(
-            "g",
-            "640x480 JPEG, half predictions, half an early layer",
-            ("labels-jpeg", "early-jpeg"),
-            patience=2,
-        ),
+        Workload("e-mobilenet", "640x480 JPEG to MobileNetV2's pooled features", ("mobilenet-jpeg",)),
+        Workload("e-resnet", "640x480 JPEG to ResNet50's pooled features", ("resnet-jpeg",), patience=2),
+        Workload("f", "12-megapixel JPEG to MobileNetV2's features", ("mobilenet-jpeg",), LARGE, patience=2),
+        Workload("g", "640x480 JPEG, half predictions, half an early layer", ("labels-jpeg", "early-jpeg")),
     )
 }
 

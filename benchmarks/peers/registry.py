@@ -159,6 +159,8 @@ _OURS = (
 )
 DEFAULT = (NOOP.name, *(ours.name for ours in _OURS), *(peer.name for peer in _PEERS), f"mosec{COMPILED}")
 
+ONCE = ("layertap-tensorflow", f"mosec{COMPILED}")  # rows that no goal compares with
+
 
 def find_peer(name: str) -> Peer:
     """A server by name; `NAME+compiled` is the peer with our compiled function in it.
