@@ -12,18 +12,16 @@ from service.loading.legacy.record import Entry, Record, layer_name, unrepairabl
 
 _TOP = """
 abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh bitcast boolean_mask broadcast_to cast
-ceil clip_by_norm clip_by_value complex concat convert_to_tensor cos cosh cumsum divide einsum equal erf exp
-expand_dims expm1 eye fill floor floordiv gather gather_nd greater greater_equal identity is_tensor less less_equal
-linspace log log1p log_sigmoid logical_and logical_not logical_or logical_xor matmul maximum meshgrid minimum mod
-multiply negative norm not_equal one_hot ones ones_like pad pow range rank realdiv reduce_all reduce_any
-reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_std reduce_sum reduce_variance repeat reshape
-reverse reverse_sequence roll round rsqrt scalar_mul searchsorted sequence_mask shape sigmoid sign sin sinh size
+clip_by_norm clip_by_value complex concat convert_to_tensor cos cosh cumsum divide einsum equal exp
+expand_dims eye fill floor gather gather_nd greater greater_equal identity is_tensor less less_equal
+linspace logical_and logical_not logical_or matmul maximum meshgrid minimum multiply negative norm not_equal one_hot ones ones_like pad pow range rank realdiv reduce_all reduce_any
+reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat reshape
+reverse reverse_sequence roll round scalar_mul searchsorted sequence_mask shape sigmoid sign sin sinh size
 slice sort split sqrt square squeeze stack stop_gradient strided_slice subtract tan tanh tensordot tensor_scatter_nd_update
 tile transpose truediv truncatediv truncatemod unstack where zeros zeros_like
 """
 _OPERATORS = """
-add sub mul div truediv floordiv mod pow matmul neg abs eq ne getitem and or xor invert
-"""
+add eq ne getitem """
 _MATH = """
 abs accumulate_n acos acosh add add_n angle argmax argmin asin asinh atan atan2 atanh bincount ceil conj
 confusion_matrix cos cosh count_nonzero cumprod cumsum cumulative_logsumexp digamma divide divide_no_nan equal erf
@@ -41,7 +39,7 @@ _NN = """
 atrous_conv2d avg_pool avg_pool1d avg_pool2d avg_pool3d batch_normalization bias_add conv1d conv1d_transpose conv2d
 conv2d_transpose conv3d conv3d_transpose conv_transpose convolution crelu depth_to_space depthwise_conv2d dilation2d
 elu embedding_lookup erosion2d gelu l2_loss l2_normalize leaky_relu local_response_normalization log_softmax lrn
-max_pool max_pool1d max_pool2d max_pool3d max_pool_with_argmax moments normalize pool relu relu6 selu
+max_pool max_pool1d max_pool2d max_pool3d max_pool_with_argmax moments pool relu relu6 selu
 separable_conv2d sigmoid silu softmax softplus softsign space_to_batch space_to_depth swish tanh top_k
 weighted_moments zero_fraction
 """
