@@ -44,6 +44,7 @@ class OpenReading:
         statuses: other replies by status; `broken` for connections lost, `unanswered` for none by the deadline.
         with_retry_after: replies with 429 or 503 that carried Retry-After.
         late_ms: how late the client itself sent, 99th percentile: over a few ms, it was the limit.
+        waited: requests that found all connections waiting for replies, and left late for that reason.
     """
 
     offered: float
@@ -54,6 +55,7 @@ class OpenReading:
     statuses: dict[str, int]
     with_retry_after: int
     late_ms: float
+    waited: int
 
 
 def open_loop(
@@ -112,7 +114,9 @@ class _Loop:
         self.late: list[float] = []
         self.statuses: Counter[str] = Counter()
         self.with_retry_after = 0
+        self.waited = 0
         self._sent = 0
+        self._all_out = False
 
     def run(self, arrivals: list[float], deadline_s: float) -> None:
         """Sends at the given seconds from now on, then waits for what is still out until its deadline."""
@@ -125,6 +129,7 @@ class _Loop:
                 break
             while due and due[0] <= now and (self._free or len(self._connections) < self._most):
                 self._send(due.popleft())
+            self._all_out = bool(due) and due[0] <= now
             near = bool(due) and due[0] - now < _NEAR_S
             for handle, event in self._poller.poll(0 if near else 0.001, 256):
                 self._advance(self._connections[handle], event)
@@ -134,7 +139,10 @@ class _Loop:
         message = self._messages[self._sent % len(self._messages)]
         self._sent += 1
         self._busy += 1
-        self.late.append(time.perf_counter() - due)
+        if self._all_out:
+            self.waited += 1
+        else:
+            self.late.append(time.perf_counter() - due)
         if not self._free:
             self._connect(due, message)
             return
@@ -244,6 +252,7 @@ def main() -> None:
         statuses={status: count for status, count in loop.statuses.items() if count},
         with_retry_after=loop.with_retry_after,
         late_ms=float(np.percentile(loop.late, 99) * 1e3) if loop.late else 0.0,
+        waited=loop.waited,
     )
     print(json.dumps(asdict(reading)))
 

@@ -87,6 +87,8 @@ def _print(curve: list[Record], problems: list[Record]) -> None:
         statuses = dict(record["statuses"])
         full = statuses.pop("429", 0)
         other = ", ".join(f"{status}: {count}" for status, count in statuses.items()) or "-"
+        if record["waited"]:
+            other += f" ({record['waited']} waited for a connection)"
         if record["late_ms"] > 5:
             other += f" (the client was {record['late_ms']:.0f} ms late)"
         cells = [

@@ -115,6 +115,8 @@ def print_open(records: Iterable[Record]) -> None:
     print("|---|---|--:|--:|--:|--:|--:|---|--:|")
     for record in records:
         refused = ", ".join(f"{status}: {count}" for status, count in record["statuses"].items()) or "-"
+        if record["waited"]:
+            refused += f" ({record['waited']} waited for a connection)"
         if record["late_ms"] > 5:
             refused += f" (the client was {record['late_ms']:.0f} ms late)"
         cells = [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from peers.dialects import BASE64, LAYERTAP, MULTIPART, PLAIN, V2_BINARY, V2_JSON, Dialect
 from peers.endpoints import Endpoint
-from peers.environments import Environment
+from peers.environments import CACHE, Environment
 from peers.mlserver_folder import write_folder
 from servers import bare_command, layertap_command, layertap_environ
 
@@ -96,7 +96,9 @@ def _script(module: str) -> Callable[[Start], list[str]]:
 
 
 def _mlserver(start: Start) -> list[str]:
-    folder = Path(tempfile.mkdtemp(prefix="mlserver-"))
+    folder = CACHE / "mlserver" / "served"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     write_folder(folder, start.port, start.endpoints)
     return [str(start.programs / "mlserver"), "start", str(folder)]
 
