@@ -19,6 +19,9 @@ _LEAVES: dict[str, tuple[frozenset[type], str]] = {
     "string": (frozenset({str, bytes}), "text"),
     "bool": (frozenset({bool}), "booleans"),
 }
+UNNUMBERED = frozenset(_LEAVES)
+"""Dtypes of inputs that take no numbers."""
+
 _NUMBERS = (frozenset({int, float}), "numbers")
 
 

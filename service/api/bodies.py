@@ -14,6 +14,7 @@ from service.api.multipart import Part, read_parts
 from service.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
 from service.errors import InvalidInput, InvalidRequest, UnsupportedMedia
 from service.fitting import check_names, fit, fit_named
+from service.json_tensors import lift_array
 from service.nested_lists import array_from_lists
 from service.tensors import Array, TensorSpec
 
@@ -74,7 +75,7 @@ class InputReader:
         raise UnsupportedMedia(f"Expected {self._taken()}. Received: {received}.")
 
     def _json(self, body: bytes) -> dict[str, Array]:
-        value = decode_json(body)
+        value = lift_array(body) or decode_json(body)
         if not isinstance(value, dict):
             raise InvalidInput(
                 f"Expected a JSON object with 'instances' or 'inputs'. Received: {kind(value)}."

@@ -13,7 +13,8 @@ import numpy as np
 from service.api.intake import Budget, Intake, kind, located
 from service.errors import InvalidInput
 from service.fitting import check_names, fit, fit_named
-from service.nested_lists import array_from_lists, quick_rows
+from service.json_tensors import Numbers
+from service.nested_lists import UNNUMBERED, array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
 
 _LITERALS = (b"true", b"false", b"null")
@@ -45,13 +46,15 @@ class JsonInputs:
         """The inputs of a list of rows: name -> (rows, *row shape) in the input's dtype.
 
         Args:
-            rows: what `instances` holds.
+            rows: what `instances` holds: a list, or `Numbers` in its place.
             body: the text that it stands in, which tells quickly whether there is anything but numbers.
             strings: how many strings the text holds besides those in the rows: names of members and their values.
 
         Raises:
             InvalidInput, UnsupportedMedia, UndecodableImage, BodyTooLarge: they do not fit the model.
         """
+        if isinstance(rows, Numbers):
+            return self._unnamed_numbers(rows)
         if not isinstance(rows, list) or not rows:
             raise InvalidInput(
                 f"Expected 'instances' to be a list of at least one row. Received: {kind(rows)}."
@@ -76,7 +79,8 @@ class JsonInputs:
         if isinstance(columns, dict) and not is_b64(columns):
             check_names(columns, self.intake.inputs, "inputs")
             return self.named(columns, "inputs", plain=is_plain(body, strings + len(columns)))
-        return self.named({self.intake.only().name: columns}, "inputs", plain=is_plain(body, strings))
+        plain = isinstance(columns, Numbers) or is_plain(body, strings)
+        return self.named({self.intake.only().name: columns}, "inputs", plain=plain)
 
     def named(self, columns: Mapping[str, Any], where: str, *, plain: bool) -> dict[str, Array]:
         """Values by input, checked to be exactly the model's inputs, as arrays with equally many rows.
@@ -109,7 +113,16 @@ class JsonInputs:
         array = self._array(rows, spec, "instances", plain=plain)
         return {spec.name: fit(array, spec, "instances", finite=self.finite)}
 
+    def _unnamed_numbers(self, rows: Numbers) -> dict[str, Array]:
+        spec = self.intake.only()
+        array = self._array(rows, spec, "instances", plain=True)
+        return {spec.name: fit(array, spec, "instances", finite=self.finite)}
+
     def _array(self, values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
+        if isinstance(values, Numbers):
+            if spec.dtype not in UNNUMBERED:
+                return self.reshape(values.array, spec)
+            values = values.lists()
         if spec.dtype == "string":
             values = _decode_texts(values, where)
         if isinstance(values, dict):

@@ -19,7 +19,7 @@ LAYERS = {
         *["device", "cards", "cores"],
         *["telemetry", "statistics"],
         *["images", "preprocess"],
-        *["codecs", "fitting", "nested_lists"],
+        *["codecs", "fitting", "json_tensors", "nested_lists"],
         *["repository", "class_names", "footprints", "layers"],
         *["scheduling"],
     ],

@@ -17,6 +17,7 @@ import orjson
 from service.api.json_inputs import JsonInputs, is_b64, is_plain
 from service.errors import InvalidInput, InvalidJson
 from service.fitting import check_names
+from service.json_tensors import Numbers, lift_array
 from service.tensors import Array, TensorSpec
 
 _TOKENS = (b"NaN", b"Infinity")
@@ -83,6 +84,9 @@ def read_document(body: bytes) -> Document:
     """
     if not body:
         raise InvalidJson("JSON Parse error: The document is empty")
+    lifted = lift_array(body)
+    if lifted is not None and "examples" not in lifted:  # whose lists are put together row by row
+        return Document(lifted, body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -108,6 +112,9 @@ def read_predict(document: Document, values: JsonInputs) -> Rows:
         )
     if "instances" in members:
         rows = members["instances"]
+        if isinstance(rows, Numbers):
+            arrays = values.rows(rows, document.body)
+            return Rows(arrays, bare=_is_bare([_first(rows)], values))
         if not isinstance(rows, list):
             raise document.wrong("Expecting 'instances' to be an list/array")
         if not rows:
@@ -120,7 +127,7 @@ def read_predict(document: Document, values: JsonInputs) -> Rows:
     columns = _known(members["inputs"], values)
     arrays = values.columns(columns, document.body, strings=document.strings)
     parts = columns.values() if isinstance(columns, dict) else [columns]
-    return Rows(arrays, columns=True, bare=_is_bare((part[0] for part in parts), values))
+    return Rows(arrays, columns=True, bare=_is_bare((_first(part) for part in parts), values))
 
 
 def read_examples(document: Document, values: JsonInputs, method: str) -> dict[str, Array]:
@@ -189,6 +196,11 @@ def _is_bare(firsts: Iterable[Any], values: JsonInputs) -> bool:
     """Whether rows of shape (1,) came without their lists; `firsts` is the first row's value of each input."""
     shapes = {spec.row_shape for spec in values.intake.inputs}
     return shapes == {(1,)} and not any(isinstance(first, list) for first in firsts)
+
+
+def _first(values: Any) -> Any:
+    """The first entry of a list, as JSON gave it."""
+    return values.array[:1].tolist()[0] if isinstance(values, Numbers) else values[0]
 
 
 def _features(value: Any, where: str) -> dict[str, Any]:
