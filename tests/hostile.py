@@ -276,6 +276,20 @@ def graph_in_a_circle(path, _):
     write_h5(path, {"module": "keras.src.models.functional", "class_name": "Functional", "config": config})
 
 
+def graph_in_a_circle_of_keras2(path, _):
+    layers = [
+        {"class_name": "InputLayer", "name": "in", "config": {"name": "in", "batch_input_shape": [None, 4]}}
+    ]
+    for name, source in (("dense", "second"), ("second", "dense")):
+        config = {"name": name, "units": 3}
+        node = [[source, 0, 0, {}], ["in", 0, 0, {}]]
+        layers.append({"class_name": "Dense", "name": name, "config": config, "inbound_nodes": [node]})
+    ends = {"input_layers": [["in", 0, 0]], "output_layers": [["second", 0, 0]]}
+    write_h5(
+        path, {"class_name": "Model", "config": {"name": "m", "layers": layers, **ends}}, version="2.2.4"
+    )
+
+
 def deep_config(path, _):
     write_h5(path, '{"class_name": "Sequential", "config": ' + "[" * 100_000 + "]" * 100_000 + "}")
 
@@ -363,7 +377,15 @@ ATTACKS = {
             huge_tensor,
             huge_picture,
         ),
-        *(endless_unrolling, graph_in_a_circle, deep_config, models_in_models, many_values, compressed_zeros),
+        *(
+            endless_unrolling,
+            graph_in_a_circle,
+            graph_in_a_circle_of_keras2,
+            deep_config,
+            models_in_models,
+            many_values,
+            compressed_zeros,
+        ),
         *(archive_of_zeros, archive_that_climbs, archive_with_a_link),
         *(weights_of_another_file, weights_by_a_soft_link, group_in_itself, cut_in_half),
     )

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from service.errors import LoadError
 from service.loading.hdf5 import MODEL, Contents
+from service.loading.node_order import refuse_endless_graphs
 from service.loading.tf_keras_vetting import as_keras2, refuse_for_tf_keras
 from service.loading.vetting import names, refuse_strangers
 
@@ -65,6 +66,7 @@ def build_tf_keras(
     """
     objects = _fitting(objects, config)
     refuse_for_tf_keras(config, objects.keys())
+    refuse_endless_graphs(config)
     layers = _layer_names()
     refuse_strangers(config, layers=layers, offered=objects.keys(), weights=contents.weights_by_layer())
     model = _built(as_keras2(config, layers), objects, contents)
