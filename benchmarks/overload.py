@@ -50,7 +50,11 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="layertap,mosec,pytriton", help="servers, separated by commas")
-    parser.add_argument("--workloads", default="a,e-mobilenet")
+    parser.add_argument(
+        "--workloads",
+        default="b,e-mobilenet",
+        help="not a: three times its rate is more than the client can send",
+    )
     parser.add_argument("--seconds", type=float, default=6, help="of each load")
     parser.add_argument("--deadline-s", type=float, default=1.0, help="a reply after it is no goodput")
     return parser.parse_args()
