@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from service.loading.config_text import parse
 from service.loading.custom_objects import offered, refuse_foreign, registered_names
 from service.loading.legacy import Origin, repair
 from service.loading.legacy.replacements import replacements
+from service.loading.legacy.training import training
 from service.loading.stubs import FUNCTION, Need, Weights
 from service.loading.vetting import entries, names, refuse_strangers, stored_code, strangers
 
@@ -178,13 +180,13 @@ def compile_as_saved(model: keras.Model, training_config: str, objects: dict[str
         LoadError: it names what nobody defines.
         Exception: whatever Keras raises; `explain` puts it into words.
     """
-    parsed = parse(training_config, "training_config")
+    parsed = training(parse(training_config, "training_config"))
     check_names(parsed, objects)
     with offered(objects):
         saved = [parsed.get(key) for key in ("loss", "metrics", "weighted_metrics")]
         if unknown := [name for name in _measures(saved) if not _is_measure(name)]:
             raise strangers([Need(name, name, FUNCTION) for name in unknown])
-        config = json_utils.decode(training_config)
+        config = json_utils.decode(json.dumps(parsed))
         model.compile(**saving_utils.compile_args_from_training_config(config, objects))
         saving_utils.try_build_compiled_arguments(model)
 

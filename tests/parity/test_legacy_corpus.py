@@ -146,3 +146,19 @@ def test_every_layer_inside_can_be_asked_for(old, object_files):
 
 def inputs_of(model, old):
     return [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, old.inputs, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keras/1.2.2_fun_cnn",
+        "keras/2.0.8_multi_io",
+        "keras/2.2.4_seq_cnn",
+        "tfkeras/loss_obj",
+        "tfkeras/mse_str",
+    ],
+)
+def test_old_losses_and_optimisers_compile_where_asked_for(name):
+    loaded = load(CORPUS / f"{name}.h5", ModelConfig(loader="keras3", compile=True))
+    assert loaded.compiled
+    assert loaded.model.optimizer is not None
