@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from service.engines import Function
 from service.engines.converted import Converted
 from service.engines.openvino_library import core, library
+from service.engines.part_sizes import PartSizes
 from service.errors import InputRejected, LoadError
 from service.tensors import Array, TensorSpec
 
@@ -33,9 +34,8 @@ LIMIT = 2**30
 
 _ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-_LONG_S = 0.05  # a call of this length gains nothing from more rows
 _SHORT_S = 0.002  # below it, calls themselves cost what more rows in each of them would save
-_WORSE = 1.03  # seconds a row, compared with the best size's, that are still as good
+_GAIN = 0.97  # of the seconds a row, that twice the rows must at least save to be worth their memory
 _FILLING_S = 0.25  # for the sizes between the powers of two
 
 Approve = Callable[[int, Mapping[str, Array]], None]
@@ -92,17 +92,14 @@ class OpenVINOFunction:
         self._request = request
         self._tensor = library().Tensor
         self._reserve = reserve
-        self._parts: dict[int, tuple[int, ...]] = {1: (1,)}
-        self._largest = 1
-        self.sizes: tuple[int, ...] = (1,)
+        self._parts = PartSizes([1])
 
     def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """One forward pass; see `service.engines.Function`."""
         if not all(_is_small(batch[name]) for name in self._limited):
             return self._reserve().run(batch)
         rows = len(next(iter(batch.values())))
-        parts = self._parts.get(rows) or _split(rows, self._largest, self._parts)
-        results = self._compute(batch, rows, parts)
+        results = self._compute(batch, rows, self._parts.cut(rows))
         for check, indices in zip(self._checks, results[len(self._tensors) :], strict=True):
             _refuse_foreign(indices, check.size)
         outputs = dict(zip(self._tensors, results, strict=False))
@@ -121,35 +118,31 @@ class OpenVINOFunction:
         Raises:
             LoadError: OpenVINO failed at a size.
         """
-        seconds: dict[int, float] = {}
-        size = 1
-        while True:
-            seconds[size] = self._try(rows, size, approve)
-            if size == max_batch_size or seconds[size] > _LONG_S:
+        size, seconds = 1, self._try(rows, 1, approve)
+        sizes = [size]
+        while size < max_batch_size:
+            larger = min(2 * size, max_batch_size)
+            longer = self._try(rows, larger, approve)
+            if seconds > _SHORT_S and longer / larger > _GAIN * seconds / size:
                 break
-            size = min(2 * size, max_batch_size)
-        best = min(seconds[size] / size for size in seconds)
-        worthy = (
-            size for size in seconds if seconds[size] > _SHORT_S and seconds[size] / size <= best * _WORSE
-        )
-        largest = min(worthy, default=size)
-        sizes = [size for size in seconds if size <= largest]
+            size, seconds = larger, longer
+            sizes.append(size)
         deadline = time.perf_counter() + _FILLING_S
-        for between in (size for size in range(1, largest) if size not in seconds):
+        for between in sorted(set(range(1, size)) - set(sizes)):
             if time.perf_counter() > deadline:
                 break
             self._try(rows, between, approve)
             sizes.append(between)
         self.use_sizes(sizes)
 
-    def use_sizes(self, sizes: Sequence[int]) -> None:
-        """From now on batches are run in parts of these sizes, 1 among them."""
-        self.sizes = tuple(sorted({1, *sizes}))
-        self._largest = self.sizes[-1]
-        self._parts = {size: (size,) for size in self.sizes}
-        for rows in range(2, self._largest):
-            if rows not in self._parts:
-                self._parts[rows] = _greedy(rows, self.sizes)
+    def use_sizes(self, sizes: Iterable[int]) -> None:
+        """From now on batches are run in parts of these sizes, and of 1; they should have been run once."""
+        self._parts = PartSizes(sizes)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes in use, ascending."""
+        return self._parts.sizes
 
     def _try(self, rows: Mapping[str, Array], size: int, approve: Approve) -> float:
         """Runs one size three times; the seconds that the quickest took."""
@@ -229,19 +222,6 @@ def _places(ports: Sequence[Any]) -> dict[str, int]:
 
 def _known(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size for size in spec.row_shape if size is not None)
-
-
-def _split(rows: int, largest: int, parts: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    whole, rest = divmod(rows, largest)
-    return (largest,) * whole + (parts[rest] if rest else ())
-
-
-def _greedy(rows: int, sizes: Sequence[int]) -> tuple[int, ...]:
-    parts = []
-    for size in reversed(sizes):
-        count, rows = divmod(rows, size)
-        parts += [size] * count
-    return tuple(parts)
 
 
 def _is_small(array: Array) -> bool:

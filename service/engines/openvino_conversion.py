@@ -126,7 +126,7 @@ def _lookup(operation: Any) -> tuple[Any, int] | None:
         LoadError: the indices cannot be checked row by row.
     """
     table, indices, axis = operation.inputs
-    if tf.get_static_value(indices) is not None:
+    if all(above.inputs or above.type == "Const" for above in _ancestors(indices.op)):
         return None
     place = tf.get_static_value(axis)
     size = None if place is None or table.shape.rank is None else table.shape[int(place)]
