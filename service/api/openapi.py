@@ -84,6 +84,7 @@ def _catalog_paths(models: Sequence[ModelStatus]) -> dict[str, Any]:
         errors.VersionNotFound,
         errors.ModelLoading,
         errors.ModelLoadFailed,
+        errors.ModelUnloaded,
     )
     return {
         "/models": {

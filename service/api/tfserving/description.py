@@ -105,6 +105,7 @@ def schemas() -> dict[str, Schema]:
         }
     }
     tensor = ref("V1Tensor")
+    pair = {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 2, "maxItems": 2}
     examples = {
         **signature,
         "context": {"type": "object", "description": "Features that all examples have."},
@@ -126,8 +127,8 @@ def schemas() -> dict[str, Schema]:
             {"examples": list_of({"type": "object", "additionalProperties": tensor}, minItems=1)}, examples
         ),
         "V1Classes": record(
-            {"results": list_of(list_of({"type": "array", "prefixItems": [text, {"type": "number"}]}))},
-            description="For each example its classes, each with its label (empty where it has none) and score.",
+            {"results": list_of(list_of(pair))},
+            description="For each example its classes, each a pair of label (empty where it has none) and score.",
         ),
         "V1Numbers": record({"results": list_of({"type": "number"})}),
         "V1Models": record({"models": list_of(text)}),
