@@ -187,8 +187,9 @@ class ExpressLane:
         return result_of(job)
 
     def _open_desk(self) -> Desk:
-        self._desk = Desk(asyncio.get_running_loop(), self._runtime.rouse)
-        return self._desk
+        self._desk = desk = Desk(asyncio.get_running_loop(), self._runtime.rouse)
+        self._runtime.listen(lambda _: desk.hand_out())
+        return desk
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:

@@ -229,6 +229,10 @@ class Runtime:
         self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse)
         return job
 
+    def listen(self, observe: Callable[[BatchReport], None]) -> None:
+        """Tells one more listener, on the engine thread, about every batch after its jobs were told."""
+        self._scheduler.listen(observe)
+
     def _ran(self, report: BatchReport) -> None:
         model, version = report.label
         self.ledger.ran(model, version, report)

@@ -6,6 +6,7 @@ A client that leaves is noticed while its request waits, and the request then le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -46,9 +47,9 @@ class Waiting:
         self.job: Job | None = None
         self.patrol = desk.patrols  # how many there had been when it came
 
-    def done(self, _: Job) -> None:
+    def done(self, job: Job) -> None:
         """From any thread: the job is finished."""
-        self._desk.put(self.future)
+        self._desk.put(self.future, hurry=job.error is not None)
 
     def watch(self) -> None:
         """Starts to listen for the client's departure and for the deadline; a second call changes nothing."""
@@ -102,12 +103,23 @@ class Desk:
             self._patrolling = True
             self.loop.call_later(_PATROL_S, self._patrol)
 
-    def put(self, future: asyncio.Future[None]) -> None:
-        """From any thread: the future is done as soon as the loop comes round."""
+    def put(self, future: asyncio.Future[None], *, hurry: bool) -> None:
+        """From any thread: the future is done once its batch is over, or as soon as the loop comes round.
+
+        Results wait for the others of their batch: a loop that is woken by the first of them would take the
+        interpreter lock from the engine thread before that has told the rest. Errors come alone, from
+        cancelling and from an engine that dies, so they hurry; and the patrol forgets nobody.
+        """
         self._finished.append(future)
-        if not self._called:
+        if hurry:
+            self.hand_out()
+
+    def hand_out(self) -> None:
+        """From any thread: whatever is finished is handed out as soon as the loop comes round."""
+        if self._finished and not self._called:
             self._called = True
-            self.loop.call_soon_threadsafe(self._empty)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                self.loop.call_soon_threadsafe(self._empty)
 
     def _rouse_now(self) -> None:
         self._rousing = False
@@ -122,6 +134,7 @@ class Desk:
 
     def _patrol(self) -> None:
         """Has the requests watched that wait longer than a moment; one timer for all costs the quick ones nothing."""
+        self._empty()
         self._patrolling = bool(self.waiting)
         if self._patrolling:
             for waiting in self.waiting:
