@@ -17,6 +17,7 @@ import numpy as np  # noqa: E402 the core and the log level come first
 
 from service.device import DeviceOptions, apply  # noqa: E402
 from service.engines import Function  # noqa: E402
+from service.engines.choice import EngineOptions  # noqa: E402
 from service.images import image_input, prepare  # noqa: E402
 from service.opening import open_model  # noqa: E402
 from service.repository import scan  # noqa: E402
@@ -35,6 +36,7 @@ def opened(models: Path, name: str) -> OpenedModel:
         tolerance=1e-4,
         on_trace=lambda: None,
         on_padding=lambda _: None,
+        engine_options=EngineOptions(threads=1),
     )
 
 
