@@ -96,6 +96,8 @@ def _object(entry: dict[str, Any], *, metric: bool) -> Any:
     config = dict(entry.get("config") or {})
     if entry["class_name"] in _WRAPPERS and isinstance(config.get("fn"), str):
         return _named(config["fn"], metric=metric)
+    if isinstance(config.get("fn"), dict):
+        return entry  # the functions of custom objects are written as objects, which Keras 3 reads as they are
     if config.get("reduction") == "auto":
         config["reduction"] = "sum_over_batch_size"
     kept = {key: item for key, item in config.items() if key not in _DROPPED}
