@@ -10,8 +10,6 @@ import itertools
 import json
 import logging
 import os
-import threading
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -25,15 +23,18 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.stage_times import StageTimes
 from service.tensors import Timings
 
 UNKNOWN = "unknown"
-_SECONDS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)  # fmt: skip
+_STAGES = {
+    "layertap_decode_seconds": ("decode_s", "Time from the body to valid arrays, for each answered request."),
+    "layertap_queue_seconds": ("queue_s", "Time a request waited for its first batch."),
+    "layertap_compute_seconds": ("compute_s", "Time of the batches that a request was part of."),
+    "layertap_encode_seconds": ("encode_s", "Time from arrays to the reply's body."),
+}
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _MAX_REQUEST_ID = 128
-_FOLD_AT = 256
 _PROBES = ("/healthz", "/readyz")  # asked every few seconds, and 503 is a plain answer there
 
 
@@ -55,20 +56,19 @@ class Metrics:
         def gauge(name: str, doc: str, *labels: str) -> Gauge:
             return Gauge(f"layertap_{name}", doc, labels, registry=registry)
 
-        def histogram(name: str, doc: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-            return Histogram(f"layertap_{name}", doc, ("model",), registry=registry, buckets=buckets)
-
         self.requests = counter(
             "requests_total", "Replies by route, model and HTTP status.", "route", "model", "code"
         )
         self.rejected = counter("rejected_total", "Error replies by their code.", "reason")
-        self.decode = histogram(
-            "decode_seconds", "Time from the body to valid arrays, for each answered request."
+        self.stages = StageTimes(_STAGES)
+        registry.register(self.stages)
+        self.batch_rows = Histogram(
+            "layertap_batch_rows",
+            "Rows of each batch, without padding.",
+            ("model",),
+            registry=registry,
+            buckets=_ROWS,
         )
-        self.queue = histogram("queue_seconds", "Time a request waited for its first batch.")
-        self.compute = histogram("compute_seconds", "Time of the batches that a request was part of.")
-        self.encode = histogram("encode_seconds", "Time from arrays to the reply's body.")
-        self.batch_rows = histogram("batch_rows", "Rows of each batch, without padding.", _ROWS)
         self.padding_rows = counter("padding_rows_total", "Rows added to fill batches to a bucket.", "model")
         self.failed_batches = counter("failed_batches_total", "Batches that raised, halves too.", "model")
         self.traces = counter(
@@ -98,9 +98,6 @@ class Telemetry:
         self._log = logging.getLogger("layertap.access")
         self._requests: dict[tuple[str, str, int], Any] = {}
         self._layers: dict[tuple[str, str], Any] = {}
-        self._stages: dict[str, tuple[Callable[[float], None], ...]] = {}
-        self._pending: list[tuple[str, Timings]] = []
-        self._folding = threading.Lock()
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
 
@@ -128,9 +125,7 @@ class Telemetry:
             child = self._requests[key] = self.metrics.requests.labels(route, model, str(status))
         child.inc()
         if timings is not None:
-            self._pending.append((model, timings))
-            if len(self._pending) >= _FOLD_AT:
-                self._fold()
+            self.metrics.stages.add(model, timings)
         if status >= self._log_from and route not in _PROBES:
             self._log.info(
                 "request",
@@ -147,32 +142,7 @@ class Telemetry:
 
     def render(self) -> bytes:
         """The exposition text, format 0.0.4."""
-        self._fold()
         return generate_latest(self.metrics.registry)
-
-    def _fold(self) -> None:
-        """Brings the pending timings into the histograms.
-
-        One at a time, between requests, that code is never in the processor's cache: folding many at once costs a
-        third.
-        """
-        with self._folding:
-            pending, self._pending = self._pending, []
-            for model, timings in pending:
-                decode, queue, compute, encode = self._stages.get(model) or self._bind_stages(model)
-                decode(timings.decode_s)
-                queue(timings.queue_s)
-                compute(timings.compute_s)
-                encode(timings.encode_s)
-
-    def _bind_stages(self, model: str) -> tuple[Callable[[float], None], ...]:
-        metrics = self.metrics
-        stages = tuple(
-            histogram.labels(model).observe
-            for histogram in (metrics.decode, metrics.queue, metrics.compute, metrics.encode)
-        )
-        self._stages[model] = stages
-        return stages
 
 
 def server_timings(timings: Timings) -> dict[str, float]:

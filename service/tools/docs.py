@@ -16,12 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.api.openapi import describe_api
 from service.model_config import ModelConfig
 from service.settings import PREFIX, Settings
+from service.stage_times import LABELS as STAGE_LABELS
+from service.stage_times import StageTimes
 from service.telemetry import Metrics
 
 _BLOCK = re.compile(r"(<!-- table:(?P<name>[a-z_]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -166,10 +168,16 @@ def _metrics() -> str:
 
 def _metric_rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
     for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            family = next(iter(metric.describe()))
-            name = f"{family.name}_total" if family.type == "counter" else family.name
+        if isinstance(metric, StageTimes):
+            families: list[Metric] = [*metric.collect()]
+            labels = STAGE_LABELS
+        elif isinstance(metric, MetricWrapperBase):
+            families = list(metric.describe())[:1]
             labels = metric._labelnames  # noqa: SLF001 prometheus_client tells them nowhere else
+        else:
+            continue
+        for family in families:
+            name = f"{family.name}_total" if family.type == "counter" else family.name
             yield (
                 f"`{name}`",
                 family.type,
