@@ -149,6 +149,17 @@ def test_not_a_number_goes_both_ways_in_binary_and_is_null_in_json(driver):
     assert answer.json()["outputs"][0]["data"] == [None, 1, 1, 1]
 
 
+def test_tokens_stand_for_numbers_as_they_do_for_triton(driver):
+    rows = {"x": np.array([[np.nan, np.inf, -np.inf, 1]], np.float32)}
+    sent = encode(rows, {"x": BINARY}, binary=False)
+    assert b"NaN, Infinity, -Infinity" in sent.body
+    _, arrays = decode(post(driver, sent))
+    assert_same(arrays["x"], rows["x"])
+    for bad in (b"nan", b"+Infinity", b"NaN1", b"1e999"):
+        body = sent.body.replace(b"NaN", bad)
+        assert driver.send("POST", "/v2/models/iris/infer", "", {}, body).status == 400
+
+
 def test_the_same_head_again_reads_the_other_bytes(driver):
     for scale in (1, 2, 3):
         rows = {"x": ROWS * np.float32(scale)}

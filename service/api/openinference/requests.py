@@ -1,7 +1,8 @@
 """Owns the head of an inference request: the JSON object, checked, as plain values. It knows no model.
 
 Source: "Inference" of the Open Inference Protocol V2, and Triton's extensions binary_tensor_data, classification,
-schedule_policy and parameters (triton-inference-server/server/docs/protocol).
+schedule_policy and parameters (triton-inference-server/server/docs/protocol). As Triton does, it takes NaN, Infinity
+and -Infinity for numbers.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api.intake import kind
+from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.codecs import decode_json
-from service.errors import InvalidInput, InvalidParameter, InvalidRequest
+from service.errors import InvalidInput, InvalidJson, InvalidParameter, InvalidRequest
 
 _MICROSECONDS = 1e-6
 _MAX_AXES = 32
@@ -104,7 +106,7 @@ def read_head(text: bytes | memoryview) -> Head:
     Raises:
         InvalidJson, InvalidInput, InvalidParameter, InvalidRequest: it is none.
     """
-    document = _object(decode_json(text), "the request")
+    document = _object(_parse(text), "the request")
     given_id = document.get("id")
     if given_id is not None and not isinstance(given_id, str):
         raise InvalidRequest(f"Expected 'id' to be a string. Received: {kind(given_id)}.")
@@ -133,6 +135,18 @@ def read_head(text: bytes | memoryview) -> Head:
         timeout_s=timeout * _MICROSECONDS if timeout else None,
         priority=_count(parameters, "priority"),
     )
+
+
+def _parse(text: bytes | memoryview) -> Any:
+    try:
+        return decode_json(text)
+    except InvalidJson:
+        if not may_have_tokens(bytes(text)):
+            raise
+        try:
+            return loads_with_tokens(bytes(text))
+        except (ValueError, RecursionError) as error:
+            raise InvalidJson(f"Expected a JSON body. Received: {error}.") from error
 
 
 def _read_input(value: Any, where: str) -> InputHead:

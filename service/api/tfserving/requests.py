@@ -6,7 +6,6 @@ Source: tensorflow_serving/util/json_tensor.cc. What it tells in words that clie
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +14,14 @@ import numpy as np
 import orjson
 
 from service.api.json_inputs import JsonInputs, is_b64, is_plain
+from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.errors import InvalidInput, InvalidJson
 from service.fitting import check_names
 from service.json_tensors import Numbers, lift_array
 from service.tensors import Array, TensorSpec
 
-_TOKENS = (b"NaN", b"Infinity")
 _JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}
 _MAX_TOLD = 256  # characters of the body, as in kMaxJsonDebugStringBytes
-_MAX_DIGITS = 19  # of whole numbers in 64 bits; more make a float, as orjson has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,9 @@ def read_document(body: bytes) -> Document:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if not any(token in body for token in _TOKENS):
+        if not may_have_tokens(body):
             raise InvalidJson(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-        value = _loads_with_tokens(body)
+        value = _with_tokens(body)
     document = Document(value, body)
     if not isinstance(value, dict):
         raise document.wrong("Is not object")
@@ -217,24 +215,10 @@ def _listed(value: Any, spec: TensorSpec) -> Any:
     return [value] if lone else value
 
 
-def _loads_with_tokens(body: bytes) -> Any:
-    """JSON with NaN, Infinity and -Infinity, and else as strict as usual."""
+def _with_tokens(body: bytes) -> Any:
     try:
-        value = json.loads(body.decode(), parse_int=_whole, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        return loads_with_tokens(body)
     except json.JSONDecodeError as error:
         raise InvalidJson(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidJson(f"JSON Parse error: {type(error).__name__}: {error}") from error
-    return value
-
-
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else _finite(digits)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number is too large for a double")
-    return number

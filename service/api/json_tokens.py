@@ -1,0 +1,41 @@
+"""Owns JSON with NaN, Infinity and -Infinity, which TensorFlow Serving and Triton read though they are no JSON.
+
+Sources: tensorflow_serving/util/json_tensor.cc and triton-inference-server/common/include/triton/common/triton_json.h,
+both of which parse with RapidJSON's kParseNanAndInfFlag. NVIDIA's perf_analyzer sends such numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+_TOKENS = (b"NaN", b"Infinity")
+_MAX_DIGITS = 19  # of whole numbers in 64 bits; more make a float, as orjson has it
+
+
+def may_have_tokens(body: bytes) -> bool:
+    """Whether the tokens are anywhere in a text, be it in a string."""
+    return any(token in body for token in _TOKENS)
+
+
+def loads_with_tokens(body: bytes) -> Any:
+    """The value of a JSON text in which the tokens may stand for numbers; else as strict as usual.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    value = json.loads(body.decode(), parse_int=_whole, parse_float=_finite)
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else _finite(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large for a double")
+    return number
