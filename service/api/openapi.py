@@ -25,7 +25,7 @@ from service.errors import LayertapError
 from service.runtime import Runtime
 from service.served import ModelStatus
 
-API_VERSION = "0.1.0"
+API_VERSION = "0.2.0"
 
 _SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
 _OF_DIALECTS = (errors.AdminOff, errors.NotSupported)  # the native API has no words for what they refuse
