@@ -7,7 +7,7 @@ GPU ?= 0
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload docs train clean
+.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-wishes bench-datapath docs train clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ bench-peers: $(VENV)/.dev ## measure the service beside eight other servers (ins
 
 bench-overload: $(VENV)/.dev ## drive the service and two other servers past their capacity
 	$(BIN)/python benchmarks/overload.py
+
+bench-wishes: $(VENV)/.dev ## measure early layers and mixed loads
+	$(BIN)/python benchmarks/wishes.py
+
+bench-datapath: $(VENV)/.dev ## measure parsing, and small requests beside large ones
+	$(BIN)/python benchmarks/datapath.py
 
 docs: $(VENV)/.dev ## rewrite the tables of the README that are generated from code
 	$(BIN)/python -m service.tools.docs README.md

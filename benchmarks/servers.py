@@ -47,6 +47,15 @@ class Running:
                 total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
         return total * 1024
 
+    def processor_s(self) -> float:
+        """The processor time that all of its processes have used since they began."""
+        ticks = 0
+        for process in _marked(self.mark):
+            with contextlib.suppress(OSError):
+                fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])  # utime and stime; see proc_pid_stat(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
 
 def stop_with_servers() -> None:
     """Lets SIGTERM end this program as an exception does, so that servers are stopped on the way."""

@@ -1,0 +1,149 @@
+"""Measures the way from a body to an array, and who waits meanwhile: `make bench-datapath`.
+
+1. A body of 1x224x224x3 to an array, in-process: by lists, straight from the text, and as npy.
+2. The time of small requests, one after the other, alone and beside clients that send such bodies without a pause.
+3. Pictures a second by the setting decode_threads.
+
+The server has one core, the load the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import orjson
+from inputs import body, make_models
+from load import Request, closed_loop
+from peers.endpoints import ENDPOINTS
+from servers import LOAD_CORE, ROOT, answers, free_port, layertap_command, layertap_environ, running
+
+sys.path.insert(0, str(ROOT))
+
+from service.codecs import decode_npy, encode_npy
+from service.json_tensors import lift_array
+
+_LARGE_CLIENTS = 4
+_SMALL = Request("/predict?model=iris", "application/json", b'{"instances":[[5.1,3.5,1.4,0.2]]}')
+
+
+@contextlib.contextmanager
+def _server(settings: Mapping[str, str]) -> Iterator[int]:
+    port = free_port()
+    environ = layertap_environ(port, make_models()) | settings
+    with running(layertap_command(), environ, lambda: answers(port, "/readyz")):
+        yield port
+
+
+def _median_ms(work: Callable[[], object], times: int = 31) -> float:
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begun)
+    return statistics.median(found) * 1e3
+
+
+def _parsing() -> dict[str, float]:
+    text = body(ENDPOINTS["pooling"])
+    long = np.array(orjson.loads(text)["instances"])
+    packed = encode_npy(long.astype(np.float32))
+    return {
+        "by lists (orjson, numpy.array)": _median_ms(lambda: np.array(orjson.loads(text)["instances"])),
+        "straight from the text": _median_ms(lambda: lift_array(text)),
+        "npy": _median_ms(lambda: decode_npy(packed)),
+    }
+
+
+def _small_times_ms(port: int, seconds: float) -> list[float]:
+    """The times of small requests on one connection, each sent when the last is answered."""
+    message, found = _SMALL.message(), []
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = time.perf_counter() + seconds
+        while (begun := time.perf_counter()) < end:
+            connection.sendall(message)
+            head = connection.recv(65536)
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"expected 200, received {head[:200]!r}")
+            found.append((time.perf_counter() - begun) * 1e3)
+    return found
+
+
+def _beside_large(port: int, seconds: int) -> dict[str, dict[str, float]]:
+    _small_times_ms(port, 1)
+    alone = _small_times_ms(port, seconds)
+    large = Request("/predict?model=pooling", "application/json", body(ENDPOINTS["pooling"]))
+    stream = threading.Thread(target=closed_loop, args=(port, [large], seconds + 2, _LARGE_CLIENTS))
+    stream.start()
+    time.sleep(1)  # the stream is under way
+    beside = _small_times_ms(port, seconds)
+    stream.join()
+    return {"alone": _spread(alone), "beside large bodies": _spread(beside)}
+
+
+def _spread(times: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(times, n=100)
+    return {"p50_ms": cuts[49], "p99_ms": cuts[98], "max_ms": max(times), "requests": len(times)}
+
+
+def _pictures(seconds: int) -> dict[str, float]:
+    endpoint = ENDPOINTS["mobilenet-jpeg"]
+    request = Request(
+        f"/features?model=mobilenet&layer={endpoint.layer}",
+        "image/jpeg",
+        body(endpoint),
+        {"Accept": "application/x-npy"},
+    )
+    rates = {}
+    for threads in (1, 2, 4):
+        with _server({"LAYERTAP_DECODE_THREADS": str(threads)}) as port:
+            closed_loop(port, [request], 2, 16)
+            rates[f"{threads} threads"] = closed_loop(port, [request], seconds, 16).rate
+    return rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=8, help="for each measurement over HTTP")
+    parser.add_argument("--no-pictures", action="store_true")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {LOAD_CORE})
+    parsing = _parsing()
+    with _server({}) as port:
+        waiting = _beside_large(port, options.seconds)
+    pictures = {} if options.no_pictures else _pictures(options.seconds)
+    out = io.StringIO()
+    print("| body of 1x224x224x3 | ms |\n|---|--:|", file=out)
+    for way, ms in parsing.items():
+        print(f"| {way} | {ms:.2f} |", file=out)
+    print("\n| small requests | p50 ms | p99 ms | longest ms |\n|---|--:|--:|--:|", file=out)
+    for place, spread in waiting.items():
+        print(
+            f"| {place} | {spread['p50_ms']:.2f} | {spread['p99_ms']:.2f} | {spread['max_ms']:.1f} |",
+            file=out,
+        )
+    if pictures:
+        print("\n| decode_threads | pictures a second |\n|---|--:|", file=out)
+        for threads, rate in pictures.items():
+            print(f"| {threads} | {rate:.0f} |", file=out)
+    print(out.getvalue())
+    results = Path(ROOT, "bench-results")
+    results.mkdir(exist_ok=True)
+    found = {"parsing_ms": parsing, "small_requests": waiting, "pictures_per_s": pictures}
+    (results / "datapath.json").write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
