@@ -6,12 +6,13 @@ documented answers.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pynvml
-
 MIB = 2**20
+_DEVICE_FILES = ("nvidia*", "kfd", "dxg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,19 @@ def list_gpus(config: Any) -> tuple[Gpu, ...]:
     return tuple(gpus)
 
 
+def may_have_gpus(devices: Path = Path("/dev")) -> bool:
+    """Whether this machine may have a card that TensorFlow sees; asks neither it nor the card's library.
+
+    Only a Linux machine without NVIDIA's, AMD's and WSL's device files surely has none.
+    """
+    if sys.platform != "linux":
+        return True
+    return any(next(devices.glob(pattern), None) is not None for pattern in _DEVICE_FILES)
+
+
 def _nvml_totals() -> tuple[dict[str, int], str]:
+    import pynvml  # noqa: PLC0415 most machines have no card, and need not wait for this
+
     totals: dict[str, int] = {}
     failure = ""
     try:

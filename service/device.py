@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.cards import MIB, Gpu, list_gpus
+from service.cards import MIB, Gpu, list_gpus, may_have_gpus
 from service.cores import usable_cores
 from service.errors import SettingsError
 
@@ -112,6 +112,18 @@ def apply(options: DeviceOptions) -> DeviceReport:
     import tensorflow as tf  # noqa: PLC0415 - see above
 
     return enact(plan(options, list_gpus(tf.config), usable_cores()), tf.config)
+
+
+def foresee(options: DeviceOptions) -> DeviceReport | None:
+    """What `apply` will report, without TensorFlow; `None` where only TensorFlow can tell which cards there are.
+
+    Raises:
+        SettingsError: an option cannot be met.
+    """
+    if may_have_gpus():
+        return None
+    planned = plan(options, (), usable_cores())
+    return DeviceReport("cpu", (), planned.intra_op_threads, planned.inter_op_threads, planned.notes)
 
 
 def plan(options: DeviceOptions, gpus: Sequence[Gpu], cores: int) -> DevicePlan:

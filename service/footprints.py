@@ -18,11 +18,16 @@ _GOLDEN = "golden.npz"
 
 def version_footprint(entry: ModelEntry, version: ModelVersion) -> Footprint:
     """Everything that a version is made from: its file, what lies beside it, and the model's code."""
+    return _look_at(version_files(entry, version))
+
+
+def version_files(entry: ModelEntry, version: ModelVersion) -> set[Path]:
+    """The files that a version is made from; what `model.toml` says is compared by other means."""
     if entry.bare:
-        return _look_at(_bare_files(entry, version))
+        return set(_bare_files(entry, version))
     beside = version.path if version.path.is_dir() else version.path.parent
     files = {*_files(entry.folder), *_files(beside)} - {entry.folder / _SETTINGS}
-    return _look_at({version.path, *files, *entry.object_files})
+    return {version.path, *files, *entry.object_files}
 
 
 def entry_footprint(entry: ModelEntry) -> Footprint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from service.engines import Engine
 from service.engines.choice import EngineOptions, choose
+from service.engines.converted import Converted
 from service.engines.openvino_conversion import convert
 from service.engines.parity import GOLDEN, Parity, fitting_rows, golden_rows, prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
@@ -19,6 +21,7 @@ from service.loading.config_text import MAX_ROW_VALUES, MAX_STEPS, RECURRENT
 from service.loading.loader import LoadedModel, load
 from service.repository import ModelEntry, ModelVersion
 from service.served import OpenedModel
+from service.startup import timed
 from service.surgery.cut import describe, seeded_rows
 from service.tensors import Array, ModelSpec
 
@@ -52,46 +55,76 @@ def open_model(
         LoadError: the file cannot be loaded, compiled, or does not compute what Keras does; or the model keeps
             state, so that an answer would depend on the requests before it.
     """
+    wanted = engine_options.of(entry.config)
+    phases_s: dict[str, float] = {}
+    with timed(phases_s, "load"):
+        loaded, tensorflow = _load(entry, version, buckets_to, on_trace, on_padding)
+    spec = tensorflow.spec
+    golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
+    source = "seeded" if golden is None else GOLDEN
+    rows = seeded_rows(loaded.model, SEEDED_ROWS[wanted.precision]) if golden is None else golden
+    keras = _keras(loaded.original or loaded.model)
+
+    def convert_paths(paths: tuple[str, ...]) -> Converted:
+        with timed(phases_s, "convert"):
+            return convert(loaded.model, spec, paths, on_trace)
+
+    def prove_engine(engine: Engine, own_tolerance: float | None) -> Parity:
+        return prove(engine, keras, rows, source=source, tolerance=own_tolerance or tolerance)
+
+    begun = time.monotonic()
+    choice = choose(wanted, tensorflow, convert_paths, fitting_rows(rows, spec, source), prove_engine)
+    phases_s["prove"] = time.monotonic() - begun - phases_s.get("convert", 0.0)
+    facts = {**_facts(loaded, version), **choice.facts, "parity": dataclasses.asdict(choice.parity)}
+    return OpenedModel(choice.engine, facts, phases_s)
+
+
+def open_tensorflow(
+    entry: ModelEntry,
+    version: ModelVersion,
+    sha256: str,
+    *,
+    buckets_to: int | None,
+    on_trace: Callable[[], None],
+    on_padding: Callable[[int], None],
+) -> Engine:
+    """TensorFlow's engine of a model that another one serves.
+
+    Args:
+        entry: the model.
+        version: the file.
+        sha256: what the file must have, in hexadecimal.
+        buckets_to: as `open_model`.
+        on_trace: as `open_model`.
+        on_padding: as `open_model`.
+
+    Raises:
+        LoadError: it cannot be loaded, or is another file by now.
+    """
+    loaded, tensorflow = _load(entry, version, buckets_to, on_trace, on_padding)
+    if loaded.sha256 != sha256:
+        raise LoadError(
+            f"Expected the file that is served, with SHA-256 {sha256}. Received: {loaded.sha256}.",
+            mend="Load the model again.",
+        )
+    return tensorflow
+
+
+def _load(
+    entry: ModelEntry,
+    version: ModelVersion,
+    buckets_to: int | None,
+    on_trace: Callable[[], None],
+    on_padding: Callable[[int], None],
+) -> tuple[LoadedModel, TensorFlowEngine]:
     loaded = load(version.path, entry.config, entry.object_files, entry.folder)
     _refuse_state(loaded.original or loaded.model)
     spec = describe(loaded.model)
     _refuse_giant_rows(spec)
     _refuse_endless_steps(loaded.model)
-    tensorflow = TensorFlowEngine(
-        loaded.model,
-        spec,
-        buckets=bucket_sizes(buckets_to) if buckets_to else (),
-        on_trace=on_trace,
-        on_padding=on_padding,
-    )
-    golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
-    source = "seeded" if golden is None else GOLDEN
-    wanted = _own_options(engine_options, entry)
-    rows = seeded_rows(loaded.model, SEEDED_ROWS[wanted.precision]) if golden is None else golden
-    keras = _keras(loaded.original or loaded.model)
-
-    def prove_engine(engine: Engine, own_tolerance: float | None) -> Parity:
-        return prove(engine, keras, rows, source=source, tolerance=own_tolerance or tolerance)
-
-    choice = choose(
-        wanted,
-        tensorflow,
-        lambda paths: convert(loaded.model, spec, paths, on_trace),
-        fitting_rows(rows, spec, source),
-        prove_engine,
-    )
-    facts = {**_facts(loaded, version), **choice.facts, "parity": dataclasses.asdict(choice.parity)}
-    return OpenedModel(choice.engine, facts)
-
-
-def _own_options(options: EngineOptions, entry: ModelEntry) -> EngineOptions:
-    """The service's options with what the model's own settings say otherwise."""
-    config = entry.config
-    return dataclasses.replace(
-        options,
-        engine=config.engine or options.engine,
-        precision=config.precision or options.precision,
-        max_batch_size=config.max_batch_size or options.max_batch_size,
+    buckets = bucket_sizes(buckets_to) if buckets_to else ()
+    return loaded, TensorFlowEngine(
+        loaded.model, spec, buckets=buckets, on_trace=on_trace, on_padding=on_padding
     )
 
 
@@ -105,7 +138,13 @@ def _facts(loaded: LoadedModel, version: ModelVersion) -> dict[str, Any]:
         "repairs": list(loaded.repairs),
         "notes": list(loaded.notes),
         "compiled": loaded.compiled,
+        "opened_from": "file",
+        "weights_bytes": sum(int(np.prod(item.shape)) * _item_bytes(item) for item in loaded.model.weights),
     }
+
+
+def _item_bytes(weight: Any) -> int:
+    return int(tf.as_dtype(weight.dtype).size)
 
 
 def _refuse_giant_rows(spec: ModelSpec) -> None:

@@ -34,10 +34,14 @@ class OpenedModel:
     Args:
         engine: compiles and runs it.
         facts: further members for `/models`: sha256, bytes, repairs, parity, ...
+        phases_s: what opening it took its time for, in seconds.
+        warmed: to be called once its warm functions are compiled.
     """
 
     engine: Engine
     facts: Mapping[str, Any] = field(default_factory=dict)
+    phases_s: Mapping[str, float] = field(default_factory=dict)
+    warmed: Callable[[], None] = lambda: None
 
 
 OpenModel = Callable[[ModelEntry, ModelVersion], OpenedModel]

@@ -59,6 +59,13 @@ class Settings:
         choices=("auto", "on", "off"),
     )
     max_queue_rows: int = setting(1024, "rows that may wait before new requests get 429", low=1)
+    cache_dir: str = setting(
+        "~/.cache/layertap",
+        "what a start worked out lies here for the next one, which then needs no TensorFlow; empty: nothing is kept",
+    )
+    max_cache_bytes: int = setting(
+        4 * 2**30, "largest size of the cache; what was used least recently goes", low=1
+    )
     max_compiled_outputs: int = setting(32, "functions kept per model for layers that were not warmed", low=1)
     request_timeout_ms: int = setting(30_000, "a request's time; a client's timeout_ms may shorten it", low=1)
     gpu_memory_fraction: float | None = setting(

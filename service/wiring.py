@@ -1,7 +1,7 @@
 """Owns the composition: the only place that sees both HTTP and TensorFlow.
 
-`gunicorn.conf.py` names `asgi()`; any WSGI server can name `wsgi()`. TensorFlow is imported on the loading
-thread, after fork, so `/healthz` answers while it loads.
+`gunicorn.conf.py` names `asgi()`; any WSGI server can name `wsgi()`. Engines are imported on the loading thread,
+after fork, so `/healthz` answers while they load; TensorFlow only where something needs it (`service.opener`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask
@@ -24,21 +23,21 @@ from service.api.native import NativeEndpoint
 from service.app import create_app
 from service.asgi import ExpressLane
 from service.cores import usable_cores
-from service.engines.choice import EngineOptions
 from service.errors import SettingsError
 from service.greeting import greet
+from service.opener import Opener
 from service.reloading import Reloader
-from service.repository import ModelEntry, ModelVersion, scan
+from service.repository import scan
 from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import BatchReport, Scheduler
-from service.served import ModelStatus, OpenedModel, State
+from service.served import ModelStatus, State
 from service.settings import Settings, load_settings
+from service.startup import process_age_s
 from service.telemetry import Telemetry
 
 _log = logging.getLogger("layertap.service")
 
 _CANNOT_START = 3  # the exit code that makes gunicorn give up instead of forking the next worker
-_PARITY_TOLERANCE = 1e-4  # of an output's scale, float32, against Keras run eagerly
 
 
 class Service:
@@ -54,10 +53,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.telemetry = Telemetry(settings.access_log)
-        self.device: dict[str, Any] = {}
         self._thread: threading.Thread | None = None
+        self._age_s: float | None = None
         self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
+        self._opener = Opener(settings, metrics)
         scheduler = Scheduler(
             max_queue_rows=settings.max_queue_rows,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
@@ -68,7 +68,7 @@ class Service:
         look = partial(scan, Path(settings.models_dir))
         self.runtime = Runtime(
             look,
-            self._open_model,
+            self._opener.open,
             scheduler,
             RuntimeOptions(
                 default_model=settings.default_model,
@@ -89,6 +89,7 @@ class Service:
 
     def start(self) -> None:
         """Starts the engine thread, and the loading of models in the background."""
+        self._age_s = process_age_s()
         self._scheduler.start()
         self._thread = threading.Thread(target=self._load, name="layertap-loader", daemon=True)
         self._thread.start()
@@ -106,7 +107,7 @@ class Service:
             self.endpoints,
             self.dialects,
             max_body_bytes=self.settings.max_body_bytes,
-            device=self.device,
+            device=self._opener.device,
         )
 
     def express(self) -> ExpressLane:
@@ -126,26 +127,13 @@ class Service:
     # -- loading ------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        from service.device import DeviceOptions, apply  # noqa: PLC0415 TensorFlow: after fork, off the loop
-
         settings = self.settings
         try:
-            report = apply(
-                DeviceOptions(
-                    gpu_memory_fraction=settings.gpu_memory_fraction,
-                    gpu_allow_growth=settings.gpu_allow_growth,
-                    visible_gpus=settings.visible_gpus,
-                    intra_op_threads=settings.intra_op_threads,
-                    inter_op_threads=settings.inter_op_threads,
-                    workers=settings.workers,
-                )
-            )
+            self._opener.start()
         except SettingsError as error:
             _log.critical("%s", error.message)
             _stop_service()
             return
-        self.device.update(report.as_dict())
-        _log.info("device settings in force", extra={"fields": self.device})
         self.runtime.load()
         failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
         if failed and settings.fail_on_load_error:
@@ -153,34 +141,11 @@ class Service:
             _stop_service()
         elif self.runtime.ready:
             greet(self.runtime, settings)
+            self._tell_phases()
         else:
             _log.error("not ready: no model could be loaded from %s", settings.models_dir)
         if settings.poll_interval_s:
             self._reloader.start()
-
-    def _open_model(self, entry: ModelEntry, version: ModelVersion) -> OpenedModel:
-        from service.opening import open_model  # noqa: PLC0415 TensorFlow: after fork, off the loop
-
-        settings, metrics = self.settings, self.telemetry.metrics
-        padded = settings.batch_buckets == "on" or (
-            settings.batch_buckets == "auto" and self.device.get("kind") == "gpu"
-        )
-        return open_model(
-            entry,
-            version,
-            buckets_to=(entry.config.max_batch_size or settings.max_batch_size) if padded else None,
-            tolerance=_PARITY_TOLERANCE,
-            on_trace=metrics.traces.labels(entry.name).inc,
-            on_padding=metrics.padding_rows.labels(entry.name).inc,
-            engine_options=EngineOptions(
-                engine=settings.engine,
-                precision=settings.precision,
-                gpu=self.device.get("kind") == "gpu",
-                threads=self.device.get("intra_op_threads") or usable_cores(),
-                max_batch_size=settings.max_batch_size,
-                on_fallback=metrics.engine_fallbacks.labels(entry.name).inc,
-            ),
-        )
 
     def _model_changed(self, status: ModelStatus) -> None:
         """Tells metrics and log what is served now."""
@@ -201,6 +166,17 @@ class Service:
                 status.name, number, served.load_s, len(served.spec.layers),
             )  # fmt: skip
         self._told[status.name] = {number: served.load_s for number, served in status.versions.items()}
+
+    def _tell_phases(self) -> None:
+        """Logs what the start took its time for."""
+        phases_s = {"process": self._age_s or 0.0, **self._opener.phases_s}
+        for status in self.runtime.models():
+            for served in status.versions.values():
+                for name, seconds in served.facts["phases_s"].items():
+                    phases_s[name] = phases_s.get(name, 0.0) + seconds
+        rounded = {name: round(seconds, 3) for name, seconds in phases_s.items()}
+        told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in rounded.items())
+        _log.info("start, in seconds: %s", told, extra={"fields": {"phases_s": rounded}})
 
     def _publish_state(self, status: ModelStatus) -> None:
         for state in State:

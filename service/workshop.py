@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from service.engines import Engine
 from service.errors import LayertapError, LoadError
 from service.footprints import version_footprint
 from service.images import image_input
@@ -17,6 +18,7 @@ from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.scheduler import Scheduler
 from service.served import ModelStatus, OpenModel, ServedModel, State
+from service.startup import timed
 from service.tensors import ModelSpec
 
 _log = logging.getLogger("layertap.models")
@@ -82,16 +84,11 @@ class Workshop:
             None if config.layers == "any" else (*config.warm_layers, *filter(None, [config.default_layer]))
         )
         layers = LayerIndex(entry.name, engine.spec, offered)
-        lanes = LaneCache(
-            (entry.name, version.number),
-            engine,
-            self.scheduler,
-            self.compiler,
-            max_batch_size=config.max_batch_size or self.max_batch_size,
-            max_compiled=self.max_compiled_outputs,
-        )
-        for outputs in _warm_sets(layers, engine.spec, entry):
-            lanes.warm(outputs)
+        phases_s = dict(opened.phases_s)
+        with timed(phases_s, "warm"):
+            lanes = self._warm_lanes(entry, version, engine, layers)
+        with timed(phases_s, "keep"):
+            opened.warmed()
         inputs = {spec.name: image_input(spec, config.preprocess) for spec in engine.spec.inputs}
         return ServedModel(
             name=entry.name,
@@ -101,11 +98,26 @@ class Workshop:
             layers=layers,
             images={name: target for name, target in inputs.items() if target is not None},
             lanes=lanes,
-            facts=opened.facts,
+            facts={**opened.facts, "phases_s": {name: round(part, 3) for name, part in phases_s.items()}},
             engine=engine.name,
             load_s=time.monotonic() - begun,
             footprint=footprint,
         )
+
+    def _warm_lanes(
+        self, entry: ModelEntry, version: ModelVersion, engine: Engine, layers: LayerIndex
+    ) -> LaneCache:
+        lanes = LaneCache(
+            (entry.name, version.number),
+            engine,
+            self.scheduler,
+            self.compiler,
+            max_batch_size=entry.config.max_batch_size or self.max_batch_size,
+            max_compiled=self.max_compiled_outputs,
+        )
+        for outputs in _warm_sets(layers, engine.spec, entry):
+            lanes.warm(outputs)
+        return lanes
 
 
 def candidates(entry: ModelEntry) -> tuple[int, ...]:

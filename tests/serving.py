@@ -211,7 +211,8 @@ def serve(models=MODELS, *options, environ=None, **settings):
         settings: the service's settings, in lower case.
     """
     port = free_port()
-    given = {"models_dir": models, "bind": f"127.0.0.1:{port}", **settings}
+    # Without a cache, or each test would depend on what the ones before it left there.
+    given = {"models_dir": models, "bind": f"127.0.0.1:{port}", "cache_dir": "", **settings}
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("LAYERTAP_") and k != "PORT"}
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *options],

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine, agreemen
 from service.engines.openvino_library import is_installed
 from service.engines.parity import Parity
 from service.errors import LoadError
+from service.model_config import ModelConfig
 from service.tensors import Array
 
 Convert = Callable[[tuple[str, ...]], Converted]
@@ -42,6 +44,15 @@ class EngineOptions:
     threads: int = 1
     max_batch_size: int = 32
     on_fallback: Callable[[], None] = field(default=lambda: None)
+
+    def of(self, config: ModelConfig) -> EngineOptions:
+        """These options with what a model's own settings say otherwise."""
+        return dataclasses.replace(
+            self,
+            engine=config.engine or self.engine,
+            precision=config.precision or self.precision,
+            max_batch_size=config.max_batch_size or self.max_batch_size,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ def choose(
     Raises:
         LoadError: OpenVINO was asked for by name and does not serve this model; or the engine differs from Keras.
     """
-    reason = _against(options)
+    reason = against(options)
     if reason is None:
         try:
             return _with_openvino(convert, tensorflow, rows, prove, options)
@@ -95,11 +106,13 @@ def choose(
         reason = f"{reason} Served in float32: {options.precision} is offered with OpenVINO only."
         _log.warning("%s", reason)
     parity = prove(tensorflow, None)
-    return Choice(tensorflow, parity, {"engine_reason": reason, "precision": "float32"})
+    return Choice(
+        tensorflow, parity, {"engine_reason": reason, "precision": "float32", "weight_copies": {"keras": 1}}
+    )
 
 
-def _against(options: EngineOptions) -> str | None:
-    """What speaks against OpenVINO before the model is looked at."""
+def against(options: EngineOptions) -> str | None:
+    """What speaks against OpenVINO before the model is looked at; `None` where nothing does."""
     if options.engine == "tensorflow":
         return "The setting engine says so."
     if not is_installed():
@@ -132,6 +145,7 @@ def _with_openvino(
         "engine_reason": "No GPU is in use, and OpenVINO gives what Keras gives.",
         "precision": options.precision,
         "graph_weights_bytes": converted.weights_bytes,
+        "weight_copies": {"keras": 1, "openvino_graph": 1},
         "functions": engine.functions,
     }
     if options.precision != "float32":

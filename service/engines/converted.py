@@ -1,6 +1,6 @@
 """Owns a converted model: an OpenVINO graph, and what must be known to serve it without TensorFlow.
 
-Plain values beside the graph, so that it can be written to files and read again. `select` leaves of a graph only
+Plain values beside the graph, so that it can be turned into bytes and back. `select` leaves of a graph only
 what some of its tensors need; a graph that yields every layer can so be served layer by layer.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from service.engines.openvino_library import core, library
 from service.tensors import TensorSpec
 
-_GRAPH, _FACTS = "graph.xml", "converted.json"
+_GRAPH, _WEIGHTS, _FACTS = "graph.xml", "graph.bin", "converted.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +83,33 @@ class Converted:
             checks,
         )
 
-    def save(self, folder: Path) -> None:
-        """Writes it into an existing folder, weights in full precision."""
-        library().save_model(self.graph, folder / _GRAPH, compress_to_fp16=False)
+    def pack(self) -> dict[str, bytes]:
+        """It as named bytes, weights in full precision; `unpack` reads them.
+
+        Raises:
+            OSError: there is no place for temporary files, which OpenVINO writes.
+        """
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del facts["graph"]
-        (folder / _FACTS).write_text(json.dumps(facts, default=dataclasses.asdict), encoding="utf-8")
+        with tempfile.TemporaryDirectory(prefix="layertap-") as folder:
+            graph = Path(folder) / _GRAPH
+            library().save_model(self.graph, graph, compress_to_fp16=False)
+            return {
+                _FACTS: json.dumps(facts, default=dataclasses.asdict).encode(),
+                _GRAPH: graph.read_bytes(),
+                _WEIGHTS: graph.with_suffix(".bin").read_bytes(),
+            }
 
 
-def load_converted(folder: Path) -> Converted:
-    """What `save` wrote. Whoever calls it vouches for the files: nothing here notices a change in them.
+def unpack(parts: Mapping[str, bytes | memoryview]) -> Converted:
+    """What `pack` wrote. Whoever calls it vouches for the bytes: nothing here notices a change in them.
 
     Raises:
-        OSError, ValueError, KeyError, RuntimeError: they are damaged.
+        ValueError, KeyError, TypeError, RuntimeError: they are something else.
     """
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    facts = json.loads(bytes(parts[_FACTS]))
     return Converted(
-        core().read_model(folder / _GRAPH),
+        core().read_model(bytes(parts[_GRAPH]), bytes(parts[_WEIGHTS])),
         tuple(_spec(item) for item in facts["inputs"]),
         tuple(facts["paths"]),
         {path: _spec(item) for path, item in facts["tensors"].items()},

@@ -135,6 +135,21 @@ class OpenVINOFunction:
             sizes.append(between)
         self.use_sizes(sizes)
 
+    def repeat(self, rows: Mapping[str, Array], sizes: Iterable[int], approve: Approve) -> None:
+        """Runs the function once at each of these sizes, which `prepare` found before, and uses them.
+
+        Args:
+            rows: as `prepare`.
+            sizes: 1 is one of them in any case.
+            approve: as `prepare`.
+
+        Raises:
+            LoadError: OpenVINO failed at a size.
+        """
+        self.use_sizes(sizes)
+        for size in self.sizes:
+            self._try(rows, size, approve, times=1)
+
     def use_sizes(self, sizes: Iterable[int]) -> None:
         """From now on batches are run in parts of these sizes, and of 1; they should have been run once."""
         self._parts = PartSizes(sizes)
@@ -144,13 +159,13 @@ class OpenVINOFunction:
         """The sizes in use, ascending."""
         return self._parts.sizes
 
-    def _try(self, rows: Mapping[str, Array], size: int, approve: Approve) -> float:
-        """Runs one size three times; the seconds that the quickest took."""
+    def _try(self, rows: Mapping[str, Array], size: int, approve: Approve, times: int = 3) -> float:
+        """Runs one size a few times; the seconds that the quickest took."""
         count = len(next(iter(rows.values())))
         batch = {name: array[np.arange(size) % count] for name, array in rows.items()}
         seconds = []
         try:
-            for _ in range(3):
+            for _ in range(times):
                 begun = time.perf_counter()
                 results = self._compute(batch, size, (size,))
                 seconds.append(time.perf_counter() - begun)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,13 @@ import numpy as np
 from service.engines import Engine, Function
 from service.engines.converted import Converted
 from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
-from service.engines.parity import relative_difference
-from service.errors import InputRejected, LoadError
+from service.engines.references import COMPARED_ROWS, Refer, refer_to
+from service.errors import LoadError
 from service.tensors import Array, ModelSpec
 
 TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 """How far a tensor may be from TensorFlow's, by precision, relative to its largest magnitude."""
 
-_COMPARED_ROWS = 4
 _log = logging.getLogger("layertap.engines")
 
 
@@ -31,13 +31,19 @@ class OpenVINOEngine:
 
     Args:
         converted: the model, with as many of its tensors as OpenVINO can compute.
-        tensorflow: compiles what OpenVINO's functions are compared with, and what OpenVINO does not compute.
+        tensorflow: computes what OpenVINO does not.
         rows: input name -> rows that the model takes, for comparisons.
         options: how graphs are compiled.
         max_batch_size: rows of the largest batch.
+        refer: outputs -> what TensorFlow gives for the first `COMPARED_ROWS` of the rows; `None`: it is asked.
+        sizes: outputs -> the sizes of batches to prepare a function for, where they are known already.
         on_fallback: called for every function that is left to TensorFlow.
 
     Attributes:
+        spec: what the model takes and gives.
+        converted: the model's graph.
+        rows: the rows that functions are compared on.
+        tensorflow: computes what OpenVINO does not.
         functions: what is said of each function that is in use, kept up to date.
     """
 
@@ -51,30 +57,44 @@ class OpenVINOEngine:
         options: OpenVINOOptions,
         *,
         max_batch_size: int,
+        refer: Refer | None = None,
+        sizes: Mapping[tuple[str, ...], Sequence[int]] = MappingProxyType({}),
         on_fallback: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec: ModelSpec = tensorflow.spec
         self.functions: list[dict[str, Any]] = []
-        self._converted = converted
-        self._tensorflow = tensorflow
-        self._rows = {name: array[:_COMPARED_ROWS] for name, array in rows.items()}
+        self.converted = converted
+        self.tensorflow = tensorflow
+        self.rows = {name: array[:COMPARED_ROWS] for name, array in rows.items()}
+        self._refer = refer or refer_to(tensorflow, self.rows)
         self._options = options
         self._max_batch_size = max_batch_size
+        self._sizes = dict(sizes)
         self._on_fallback = on_fallback
         self._kept: dict[tuple[str, ...], OpenVINOFunction] = {}
+
+    @property
+    def sizes(self) -> Mapping[tuple[str, ...], Sequence[int]]:
+        """Outputs -> the sizes of batches that their function is prepared for, of every one ever made."""
+        return self._sizes
+
+    @property
+    def alone(self) -> bool:
+        """Whether OpenVINO computes all that is in use."""
+        return all(function["engine"] == self.name for function in self.functions)
 
     def compile(self, outputs: tuple[str, ...]) -> Function:
         """A warm function; see `service.engines.Engine`."""
         kept = self._kept.get(outputs)
         if kept is not None:
             return kept
-        reference = self._tensorflow.compile(outputs)
         try:
-            return self._proved(outputs, reference)
+            return self._proved(outputs)
         except LoadError as error:
+            reference = self.tensorflow.compile(outputs)
             _log.warning("%s: TensorFlow computes it, because: %s", ", ".join(outputs), error.message)
             self._on_fallback()
-            self._note(reference, outputs, {"engine": self._tensorflow.name, "reason": error.message})
+            self._note(reference, outputs, {"engine": self.tensorflow.name, "reason": error.message})
             return reference
 
     def require(self, outputs: tuple[str, ...]) -> Function:
@@ -83,26 +103,22 @@ class OpenVINOEngine:
         Raises:
             LoadError: OpenVINO cannot compile it, or gives something else than TensorFlow.
         """
-        self._kept[outputs] = self._proved(outputs, self._tensorflow.compile(outputs))
+        self._kept[outputs] = self._proved(outputs)
         return self._kept[outputs]
 
-    def _proved(self, outputs: tuple[str, ...], reference: Function) -> OpenVINOFunction:
-        if missing := set(outputs) - set(self._converted.paths):
+    def _proved(self, outputs: tuple[str, ...]) -> OpenVINOFunction:
+        if missing := set(outputs) - set(self.converted.paths):
             raise LoadError(f"OpenVINO has no graph of {', '.join(sorted(missing))}.")
-        converted = self._converted.select(outputs)
-        function = open_function(converted, self._options, lambda: reference)
-        try:
-            expected = reference.run(self._rows)
-        except InputRejected as error:
-            raise LoadError(error.message) from error
+        reference = self._refer(outputs)
+        converted = self.converted.select(outputs)
+        function = open_function(converted, self._options, reference.reserve)
         tolerance = TOLERANCES[self._options.precision]
         largest = 0.0
 
         def approve(size: int, got: Mapping[str, Array]) -> None:
             nonlocal largest
-            for path, wanted in expected.items():
-                same_rows = wanted[np.arange(size) % len(wanted)]
-                difference = _difference(got[path], same_rows)
+            for path, expected in reference.expected.items():
+                difference = expected.difference(got[path])
                 if not difference <= tolerance:
                     raise LoadError(
                         f"Expected '{path}' to equal TensorFlow's to {tolerance:g} of its scale, in batches of "
@@ -110,7 +126,11 @@ class OpenVINOEngine:
                     )
                 largest = max(largest, difference)
 
-        function.prepare(self._rows, self._max_batch_size, approve)
+        if outputs in self._sizes:
+            function.repeat(self.rows, self._sizes[outputs], approve)
+        else:
+            function.prepare(self.rows, self._max_batch_size, approve)
+            self._sizes[outputs] = function.sizes
         facts = {
             "weights_bytes": converted.weights_bytes,
             "largest": largest,
@@ -138,10 +158,6 @@ def agreement(function: Function, reference: Function, rows: Mapping[str, Array]
         if values.ndim > 1 and values.shape[-1] > 1
     ]
     return float(np.mean(np.concatenate([part.ravel() for part in same]))) if same else None
-
-
-def _difference(got: Array, wanted: Array) -> float:
-    return relative_difference(got, wanted) if got.dtype == wanted.dtype else float("inf")
 
 
 def _drop(entries: list[dict[str, Any]], entry: dict[str, Any]) -> None:

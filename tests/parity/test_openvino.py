@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from service.engines.choice import EngineOptions
-from service.engines.converted import load_converted
+from service.engines.converted import unpack
 from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
 from service.engines.openvino_conversion import convert
 from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine
@@ -95,7 +95,7 @@ def assert_same(got, wanted, tolerance=TOLERANCE):
 def test_every_layer_of_the_shipped_models_alone_and_all_at_once(name):
     engine = opened(ROOT / "models" / name).engine
     assert engine.name == "openvino"
-    spec, model = engine.spec, engine._tensorflow._model
+    spec, model = engine.spec, engine.tensorflow._model
     paths = tuple(layer.path for layer in spec.layers)
     everything = engine.compile(paths)
     wanted = TensorFlowEngine(model, spec).compile(paths)
@@ -439,9 +439,10 @@ SERVE_SAVED = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from service.engines.converted import load_converted
+from service.engines.converted import unpack
 from service.engines.openvino import OpenVINOOptions, open_function
-function = open_function(load_converted(Path(sys.argv[1])).select(("code", "end")), OpenVINOOptions(threads=1), None)
+parts = {path.name: path.read_bytes() for path in Path(sys.argv[1]).iterdir()}
+function = open_function(unpack(parts).select(("code", "end")), OpenVINOOptions(threads=1), None)
 function.use_sizes([1, 2])
 got = function.run({"x": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], "int32")})
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "keras", "h5py"})
@@ -460,7 +461,9 @@ def test_a_saved_graph_is_served_layer_by_layer_without_tensorflow(tmp_path):
     )
     spec = describe(model)
     converted = convert(model, spec, tuple(layer.path for layer in spec.layers))
-    converted.save(tmp_path)
+    parts = converted.pack()
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
     done = subprocess.run(
         [sys.executable, "-c", SERVE_SAVED, str(tmp_path)],
         cwd=ROOT,
@@ -472,7 +475,7 @@ def test_a_saved_graph_is_served_layer_by_layer_without_tensorflow(tmp_path):
     wanted = model(tf.constant([[1, 2, 3], [4, 5, 6], [7, 8, 9]]), training=False)
     np.testing.assert_allclose(told["end"], wanted, rtol=1e-5)
     assert (told["heavy"], told["telemetry"], told["paths"]) == ([], False, ["code", "end"])
-    read = load_converted(tmp_path)
+    read = unpack(parts)
     assert (read.inputs, read.tensors, read.echoes, read.checks) == (
         converted.inputs,
         converted.tensors,

@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["fields", "model_config", "settings", "tensors"],
+    1: ["fields", "model_config", "settings", "startup", "tensors"],
     2: [
         *["device", "cards", "cores"],
         *["telemetry", "stage_times", "statistics"],
         *["images", "preprocess"],
         *["codecs", "fitting", "json_tensors", "nested_lists"],
         *["repository", "class_names", "footprints", "layers"],
-        *["scheduling"],
+        *["scheduling", "cache"],
     ],
     3: ["loading", "surgery"],
     4: [
@@ -29,6 +29,7 @@ LAYERS = {
         "runtime",
         "lanes",
         "opening",
+        "reopening",
         "served",
         "shelf",
         "workshop",
@@ -38,7 +39,7 @@ LAYERS = {
     ],
     5: ["api"],
     6: ["app", "asgi", "exchange", "waiting", "worker"],
-    7: ["wiring", "greeting", "__main__", "tools"],
+    7: ["wiring", "opener", "greeting", "__main__", "tools"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 KNOWS_TENSORFLOW = {
@@ -143,7 +144,7 @@ def test_other_modules_import_neither_tensorflow_nor_keras(module):
     assert not roots & {"tensorflow", "keras", "tf_keras"}
 
 
-@pytest.mark.parametrize("module", sorted(trees().keys() - KNOWS_TENSORFLOW - {"wiring"}))
+@pytest.mark.parametrize("module", sorted(trees().keys() - KNOWS_TENSORFLOW - {"wiring", "opener"}))
 def test_only_the_composition_root_sees_both_sides(module):
     assert (
         own_imports(module) & {"opening", "engines.tensorflow", "loading.loader", "surgery.cut", "device"}

@@ -19,6 +19,7 @@ SAMPLES = {
     "gpu_memory_fraction": "0.5",
     "gpu_allow_growth": "false",
     "fail_on_load_error": "true",
+    "admin": "true",
     "max_batch_delay_ms": "2.5",
 }
 
