@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 MODELS = ("iris", "pairs", "spare", "broken")
 STAYS = ("iris", "pairs", "digits")  # whoever unloads these has nothing left to ask
 NAMES = ("name", "model_name")
+OF_SPARE = {"version": "1", "model_version": "1", "label": "stable"}
 ROW = [5.1, 3.5, 1.4, 0.2]
 INK = [[0.0] * 8] * 8
 INPUTS = {
@@ -87,7 +88,10 @@ def flatmap_case(context, case):
         name = next((name for name in NAMES if name in parameters), None)
         model = draw(st.sampled_from(MODELS))
         if name is not None and draw(MOSTLY):
-            case.path_parameters = {**parameters, name: model}
+            if "label" in parameters:
+                model = "spare"
+            version = {key: value for key, value in OF_SPARE.items() if key in parameters and draw(MOSTLY)}
+            case.path_parameters = {**parameters, name: model, **version}
         path = case.operation.path
         inference = path.endswith(("/infer", ":predict", ":classify", ":regress", "/predict", "/features"))
         if inference and draw(MOSTLY):

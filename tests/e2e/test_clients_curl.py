@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 from serving import MODELS, PATIENCE_S
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]], np.float32)
@@ -67,14 +68,17 @@ def test_v2_as_binary(shipped, species):
     }
 
 
-def test_a_picture_in_every_dialect(shipped):
+@pytest.mark.parametrize("name", ["7.png", "7.jpg"])
+def test_a_picture_in_every_dialect(shipped, tmp_path, name):
+    picture = tmp_path / name
+    Image.open(SEVEN).save(picture)
     expected = curl(
-        shipped, "/predict?model=digits", "-F", f"file=@{SEVEN}", "-H", "Accept: application/x-npy"
+        shipped, "/predict?model=digits", "-F", f"file=@{picture}", "-H", "Accept: application/x-npy"
     )
     numbers = expected[-40:]  # ten float32 behind the npy head
-    raw = ["--data-binary", f"@{SEVEN}", "-H", f"{LENGTH}: 0"]
+    raw = ["--data-binary", f"@{picture}", "-H", f"{LENGTH}: 0"]
     assert curl(shipped, "/v2/models/digits/infer", *raw).endswith(numbers)
-    coded = subprocess.run(["base64", "-w0", SEVEN], capture_output=True, check=True).stdout.decode()
+    coded = subprocess.run(["base64", "-w0", picture], capture_output=True, check=True).stdout.decode()
     body = json.dumps({"instances": [{"b64": coded}]})
     answer = json.loads(curl(shipped, "/v1/models/digits:predict", "-d", "@-", body=body.encode()))
     assert np.array(answer["predictions"], np.float32).tobytes() == numbers

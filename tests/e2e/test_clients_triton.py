@@ -5,11 +5,13 @@ What it must get is what the native API answers to the same rows, sent alone: th
 
 import asyncio
 import inspect
+import io
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from PIL import Image
 from serving import MODELS, PATIENCE_S
 from tritonclient.utils import InferenceServerException
 
@@ -73,6 +75,12 @@ def pictures(*files):
     return [tensor("image", np.array(files, dtype=object), "BYTES")]
 
 
+def as_jpeg(picture):
+    file = io.BytesIO()
+    Image.open(io.BytesIO(picture)).save(file, "JPEG")
+    return file.getvalue()
+
+
 def wanted(*names, **how):
     return [triton.InferRequestedOutput(name, **how) for name in names]
 
@@ -113,10 +121,11 @@ def test_hidden_layers_are_outputs(client, administered):
         assert np.array_equal(result.as_numpy(name), expected[name])
 
 
-def test_pictures_as_bytes(client, administered):
-    result = client.infer("digits", pictures(SEVEN, SEVEN), outputs=wanted("predictions", "pool"))
-    alone = client.infer("digits", pictures(SEVEN), outputs=wanted("predictions", "pool"))
-    expected = administered.post("/predict?model=digits", SEVEN, "image/png", "application/x-npy").npy
+@pytest.mark.parametrize("picture", [SEVEN, as_jpeg(SEVEN)], ids=["PNG", "JPEG"])
+def test_pictures_as_bytes(client, administered, picture):
+    result = client.infer("digits", pictures(picture, SEVEN), outputs=wanted("predictions", "pool"))
+    alone = client.infer("digits", pictures(picture), outputs=wanted("predictions", "pool"))
+    expected = administered.post("/predict?model=digits", picture, "image/*", "application/x-npy").npy
     assert np.array_equal(alone.as_numpy("predictions"), expected)
     assert result.as_numpy("predictions").shape == (2, 10)
     assert result.as_numpy("pool").shape[1:] == alone.as_numpy("pool").shape[1:]

@@ -30,10 +30,11 @@ EXAMPLES = {"own": 600, "protocol": 600}
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """Models to ask, one to load and unload, and one that is broken."""
+    """Models to ask, one with a label to load and unload, and one that is broken."""
     models = tmp_path_factory.mktemp("conformance")
     shutil.copytree(MODELS, models, dirs_exist_ok=True)
     shutil.copytree(MODELS / "iris", models / "spare")
+    (models / "spare/model.toml").write_text("labels = { stable = 1 }\n")
     (models / "broken.h5").write_bytes(b"no HDF5")
     with serve(models, admin="true") as service:
         yield service.until_ready()
