@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 from inputs import body, make_models
-from load import Request, closed_loop
+from load import Request, closed_loop, read_reply
 from peers.endpoints import ENDPOINTS
 from servers import LOAD_CORE, ROOT, answers, free_port, layertap_command, layertap_environ, running
 
@@ -74,9 +74,7 @@ def _small_times_ms(port: int, seconds: float) -> list[float]:
         end = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < end:
             connection.sendall(message)
-            head = connection.recv(65536)
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"expected 200, received {head[:200]!r}")
+            read_reply(connection)
             found.append((time.perf_counter() - begun) * 1e3)
     return found
 

@@ -152,12 +152,13 @@ def lone_request_ms(port: int, request: Request, count: int) -> float:
         for _ in range(count + count // 10):
             begun = time.perf_counter()
             connection.sendall(message)
-            _read_reply(connection)
+            read_reply(connection)
             times.append(time.perf_counter() - begun)
     return statistics.median(times[count // 10 :]) * 1e3
 
 
-def _read_reply(connection: socket.socket) -> None:
+def read_reply(connection: socket.socket) -> None:
+    """Reads one reply to its end; stops the run where its status is not 200."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
