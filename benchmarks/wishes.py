@@ -4,7 +4,7 @@
    what leads to it.
 2. The same mixed load, half predictions and half an early layer, sent to one server, and split over two that share
    the same core; rounds alternate.
-3. In-process, where a call costs as much as its rows: predictions and features of iris, each in a batch of its own
+3. In-process, where a call costs as much as its rows: predictions and features of the model `pairs`, each in a batch of its own
    and united (`service/scheduling/families.py`); rounds alternate.
 
 Each line is the median of its rounds, with the smallest and the largest. Over HTTP it counts requests for each second
@@ -145,10 +145,10 @@ def _in_process(rounds: int) -> dict[str, dict[str, list[float]]]:
     from service.scheduling.families import LaneFamily  # noqa: PLC0415
     from service.scheduling.scheduler import Job, Lane, Scheduler  # noqa: PLC0415
 
-    engine = opened(ROOT / "models", "iris").engine
+    engine = opened(ROOT / "models", "pairs").engine
     features = (next(layer.path for layer in engine.spec.layers if layer.class_name == "Dense"),)
     predictions = (engine.spec.outputs[0].path,)
-    row = np.ones((1, 4), np.float32)
+    row = {spec.name: np.ones((1, *spec.row_shape), spec.dtype) for spec in engine.spec.inputs}
     functions = {
         outputs: engine.compile(outputs) for outputs in (features, predictions, (*features, *predictions))
     }
@@ -162,20 +162,20 @@ def _in_process(rounds: int) -> dict[str, dict[str, list[float]]]:
         ]
         for lane in lanes if united else ():
             family.join(lane)
-        name, sizes, asked = engine.spec.inputs[0].name, itertools.cycle((1, 2, 4, 8, 16)), 0
+        sizes, asked = itertools.cycle((1, 2, 4, 8, 16)), 0
         end = time.perf_counter() + 2
         begun = time.perf_counter()
         while time.perf_counter() < end:
             for _ in range(next(sizes)):
                 for lane in lanes[:2]:
-                    scheduler.submit(lane, Job({name: row}, 1, float("inf"), lambda _: None))
+                    scheduler.submit(lane, Job(row, 1, float("inf"), lambda _: None))
                     asked += 1
             while scheduler.step():
                 pass
         return asked / (time.perf_counter() - begun)
 
     ways = {"apart": lambda: measure(united=False), "united": lambda: measure(united=True)}
-    return {"iris, in-process, features and predictions": _alternating(rounds, ways)}
+    return {"pairs, in-process, features and predictions": _alternating(rounds, ways)}
 
 
 def main() -> None:
