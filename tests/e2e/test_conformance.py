@@ -25,7 +25,7 @@ expected-statuses = ["2XX", "3XX", "4XX", "501", "503", "504"]
 PROTOCOL = ROOT / "tests/openapi/open_inference.yaml"
 AT_LEAST = 20_000
 EXAMPLES_IN_CI = 20  # for each operation; those without parameters have but one
-EXAMPLES = {"own": 600, "protocol": 600}
+EXAMPLES = {"own": 500, "protocol": 500}
 
 
 @pytest.fixture(scope="module")
