@@ -19,7 +19,7 @@ from service.loading import archive, hdf5
 from service.loading.architectures import Topology
 from service.loading.config_text import parse
 from service.loading.custom_objects import read_objects
-from service.loading.legacy import Origin
+from service.loading.legacy import Origin, refuse_misshapen
 from service.loading.old_imports import run_with_tf_keras
 from service.loading.tf_keras_mirror import mirror
 from service.loading.tf_keras_model import INSTALL, PACKAGE, build_tf_keras, is_installed, restored_registry
@@ -118,5 +118,6 @@ def _read(file: OldFile) -> tuple[hdf5.Contents, Topology]:
 def _topology(contents: hdf5.Contents, file: OldFile) -> Topology | None:
     if contents.config is not None:
         config = parse(contents.config, file.path.name)
+        refuse_misshapen(config)
         return Topology(config, Origin(contents.keras_version, contents.backend))
     return None if file.topology is None else file.topology(contents)

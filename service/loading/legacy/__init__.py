@@ -5,6 +5,7 @@ for those that Keras 3 dropped are in modules of their own and are imported only
 """
 
 from service.loading.legacy.origin import Origin, Repaired
+from service.loading.legacy.outline import refuse_misshapen
 from service.loading.legacy.pipeline import repair
 
-__all__ = ["Origin", "Repaired", "repair"]
+__all__ = ["Origin", "Repaired", "refuse_misshapen", "repair"]

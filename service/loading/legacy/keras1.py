@@ -81,13 +81,15 @@ _WORDS = frozenset(
 )
 
 
-def wrote(config: dict[str, Any]) -> bool:
+def wrote(model: dict[str, Any]) -> bool:
     """Whether a config without a version is in Keras 1's words."""
-    waiting: list[Any] = [config]
+    waiting: list[Any] = [model]
     while waiting:
         item = waiting.pop()
         if isinstance(item, dict):
-            if item.get("class_name") != "Embedding" and not _WORDS.isdisjoint(item.get("config") or ()):
+            config = item.get("config")
+            is_embedding = item.get("class_name") == "Embedding"  # its output_dim is of every Keras
+            if isinstance(config, dict) and not is_embedding and not _WORDS.isdisjoint(config):
                 return True
             waiting += item.values()
         elif isinstance(item, list):

@@ -7,15 +7,18 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from service.errors import LoadError
 from service.loading.legacy import activations, keras1, keras2, lambdas, merging, operators, recurrent
 from service.loading.legacy.arguments import custom_config, training_only, unknown_arguments
 from service.loading.legacy.graph import calls, is_functional, is_model
 from service.loading.legacy.naming import slashes
 from service.loading.legacy.origin import Origin, Repaired
-from service.loading.legacy.record import Entry, Record
+from service.loading.legacy.outline import refuse_misshapen
+from service.loading.legacy.record import Entry, Record, layer_name
 from service.loading.legacy.sequential import input_arguments, input_layer, listed_sequential
 from service.loading.legacy.serialised import inner_entries, is_entry, module_keys
 from service.loading.legacy.values import dtype_of_input, dtype_policy, plain
+from service.loading.node_order import refuse_endless_graphs
 
 _UNKNOWN = "2.15.0-tf"  # tf.keras' JSON does not say its version; its dialect changed little
 
@@ -72,8 +75,10 @@ def repair(config: dict[str, Any], origin: Origin, custom: Collection[str] = ())
             stumble over. A Lambda layer of one of these names runs that function.
 
     Raises:
-        LoadError: the config asks for something that Keras 3 would silently compute differently.
+        LoadError: the config asks for something that Keras 3 would silently compute differently, or is damaged.
     """
+    refuse_misshapen(plain(config))
+    refuse_endless_graphs(config)
     keras3 = origin.major >= 3 or "module" in config
     if origin.version is None and not keras3 and not keras1.wrote(config):
         origin = replace(origin, version=_UNKNOWN)
@@ -94,12 +99,25 @@ def _repaired(entry: Entry, record: Record) -> None:
     else:
         repairs = CUSTOM_REPAIRS if record.is_custom(entry) else LAYER_REPAIRS
     for step in repairs:
-        step(entry, record)
+        _apply(step, entry, record)
     for inner in inner_entries(entry):
         _repaired(inner, record)
     if is_functional(entry):
-        calls(entry, record)
-    module_keys(entry, record)
+        _apply(calls, entry, record)
+    _apply(module_keys, entry, record)
+
+
+def _apply(step: Repair, entry: Entry, record: Record) -> None:
+    """One repair of one entry; what a repair cannot read is told by the layer that has it."""
+    kind, name = entry["class_name"], layer_name(entry)
+    try:
+        step(entry, record)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise LoadError(
+            f"Expected the {kind} '{name}' as Keras writes it. Received: one that the repair {step.__name__} "
+            f"cannot read ({type(error).__name__}: {error}).",
+            mend="Save the model again with model.save and copy the whole file.",
+        ) from error
 
 
 def _keras3(entry: Entry, record: Record) -> None:

@@ -97,7 +97,9 @@ def _object(entry: dict[str, Any], *, metric: bool) -> Any:
     if entry["class_name"] in _WRAPPERS and isinstance(config.get("fn"), str):
         return _named(config["fn"], metric=metric)
     if isinstance(config.get("fn"), dict):
-        return entry  # the functions of custom objects are written as objects, which Keras 3 reads as they are
+        return (
+            entry  # the functions of custom objects are written as objects, which Keras 3 reads as they are
+        )
     if config.get("reduction") == "auto":
         config["reduction"] = "sum_over_batch_size"
     kept = {key: item for key, item in config.items() if key not in _DROPPED}

@@ -19,7 +19,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kind = value.get("class_name")
+    kind = str(value.get("class_name"))
     if kind in {"__tuple__", "TensorShape"} and isinstance(value.get("items"), list):
         return plain(value["items"])
     if value.get("type") == "ndarray" and "value" in value:
