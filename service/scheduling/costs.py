@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _KEPT = 0.97  # the weight that each batch leaves to those before it: about the last thirty count
+_LONGEST = 3.0  # times what was expected
 _ENOUGH = 4  # batches; the first ones are slower than all later ones
 
 
@@ -20,7 +21,13 @@ class Cost:
         self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
 
     def measured(self, rows: int, seconds: float) -> None:
-        """Learns from one batch."""
+        """Learns from one batch; from one that took far longer than it should have, only that it was long.
+
+        A process that loses its core for a moment would else look slow for the next thirty batches.
+        """
+        expected = self.seconds(rows)
+        if expected:
+            seconds = min(seconds, _LONGEST * expected)
         self._batches += 1
         self._weight = self._weight * _KEPT + 1
         self._rows = self._rows * _KEPT + rows

@@ -120,6 +120,17 @@ def test_what_has_changed_is_learnt():
     assert cost.seconds(2) == pytest.approx(3.0, rel=0.01)
 
 
+def test_one_batch_that_was_held_up_is_not_believed():
+    cost = Cost()
+    for size in [1, 2, 4, 8] * 10:
+        cost.measured(size, 1.0 + size)
+    cost.measured(2, 1000.0)
+    assert cost.seconds(2) == pytest.approx(3.0, rel=0.2)
+    for _ in range(400):
+        cost.measured(2, 1000.0)
+    assert cost.seconds(2) == pytest.approx(1000.0, rel=0.01)
+
+
 # -- when lanes are united ----------------------------------------------------------------------------------
 
 
