@@ -7,7 +7,7 @@ GPU ?= 0
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-wishes bench-datapath docs train clean
+.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-wishes bench-datapath bench-start bench-memory docs train clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ bench-wishes: $(VENV)/.dev ## measure early layers and mixed loads
 
 bench-datapath: $(VENV)/.dev ## measure parsing, and small requests beside large ones
 	$(BIN)/python benchmarks/datapath.py
+
+bench-start: $(VENV)/.dev ## measure the first and the second start, phase by phase
+	$(BIN)/python benchmarks/cold_start.py
+
+bench-memory: $(VENV)/.dev ## measure the memory after a start and under requests (MEMORY=--full: a million of them)
+	$(BIN)/python benchmarks/memory.py $(MEMORY)
 
 docs: $(VENV)/.dev ## rewrite the tables of the README that are generated from code
 	$(BIN)/python -m service.tools.docs README.md
