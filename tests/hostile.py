@@ -277,9 +277,8 @@ def graph_in_a_circle(path, _):
 
 
 def graph_in_a_circle_of_keras2(path, _):
-    layers = [
-        {"class_name": "InputLayer", "name": "in", "config": {"name": "in", "batch_input_shape": [None, 4]}}
-    ]
+    start = {"name": "in", "batch_input_shape": [None, 4]}
+    layers = [{"class_name": "InputLayer", "name": "in", "config": start, "inbound_nodes": []}]
     for name, source in (("dense", "second"), ("second", "dense")):
         config = {"name": name, "units": 3}
         node = [[source, 0, 0, {}], ["in", 0, 0, {}]]

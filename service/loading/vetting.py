@@ -36,6 +36,7 @@ _MODULES = frozenset(
         "regularizers",
     ]
 )
+_ARRAYS = ("__numpy__", "__tensor__")
 _LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
 PROGRAM_LAYERS = frozenset(["TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
 """Layers that load a program from a path or from their config."""
@@ -118,13 +119,22 @@ def refuse_strangers(
 
 
 def refuse_other_files(config: Any) -> None:
-    """Checks that no layer takes its words from a file: it would be read, and its lines come out as predictions.
+    """Checks that all values are in the config itself: numbers as numbers, and words as lists.
+
+    A file of words would be read, and its lines come out as predictions. An array of Python objects is nothing that
+    Keras writes.
 
     Raises:
-        LoadError: names the layer and the file.
+        LoadError: names the layer and the file, or the value.
     """
-    for _, entry, _ in _objects(config):
+    for key, entry, layer in _objects(config):
         inner = entry["config"]
+        dtype = inner.get("dtype", "") if entry["class_name"] in _ARRAYS and isinstance(inner, dict) else ""
+        if not isinstance(dtype, str) or dtype in {"object", "O", "|O"}:
+            raise LoadError(
+                f"Expected numbers at '{key}' of the layer '{layer}'. Received: an array of dtype {dtype!r:.80}.",
+                mend="Give the layer numbers and save the model again.",
+            )
         value = (
             inner.get("vocabulary") if isinstance(inner, dict) and entry["class_name"] in _LOOKUPS else None
         )
