@@ -24,6 +24,7 @@ from service.loading.old_imports import run_with_tf_keras
 from service.loading.tf_keras_mirror import mirror
 from service.loading.tf_keras_model import INSTALL, PACKAGE, build_tf_keras, is_installed, restored_registry
 from service.loading.tf_keras_vetting import refuse_for_tf_keras
+from service.loading.theano_padding import refuse_theano_padding
 from service.loading.vetting import names
 
 _log = logging.getLogger("layertap.models")
@@ -75,6 +76,8 @@ def load_old(file: OldFile) -> OldModel:
         )
     contents, saved = _read(file)
     theano = saved.origin.backend == "theano" if file.theano is None else file.theano
+    if theano:
+        refuse_theano_padding(saved.config)
     with restored_registry():
         objects = read_objects(file.object_files, file.references, run_with_tf_keras)
         original = build_tf_keras(saved.config, file.path, contents, objects, theano=theano)

@@ -35,6 +35,7 @@ from service.loading.legacy import Origin
 from service.loading.old_code import old_lines
 from service.loading.quarantine import first_look
 from service.loading.rehearsal import refuse_giants
+from service.loading.theano_padding import refuse_theano_padding
 from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy, writer_of
 from service.model_config import ModelConfig
@@ -227,10 +228,11 @@ def _from_hdf5(source: _Source) -> tuple[Any, tuple[str, ...]]:
         weights=contents.weights_by_layer(),
     )
     refuse_giants(recipe, contents.arrays)
+    writer = writer_of(contents, origin, source.config.kernels)
+    if writer.theano:
+        refuse_theano_padding(recipe.config)
     model = build(recipe)
-    layouts = assign_legacy(
-        model, source.path, contents, recipe.names, writer_of(contents, origin, source.config.kernels)
-    )
+    layouts = assign_legacy(model, source.path, contents, recipe.names, writer)
     if source.config.compile and contents.training_config is not None:
         compile_as_saved(model, contents.training_config, recipe.objects)
     return model, recipe.repairs + layouts
@@ -252,6 +254,8 @@ def _from_weights(source: _Source, contents: hdf5.Contents) -> tuple[Any, tuple[
             model, repairs = build_with(found(f"{module}.py", source.folders), function, contents)
         else:
             recipe, origin = _topology(source, found(architecture, source.folders), origin, contents)
+            if writer_of(contents, origin, source.config.kernels).theano:
+                refuse_theano_padding(recipe.config)
             model, repairs, layer_names = build(recipe), recipe.repairs, recipe.names
         if contents.kind == hdf5.KERAS3_WEIGHTS:
             assign_keras3(model, source.path, contents)
