@@ -105,6 +105,8 @@ class ModelCache:
         engine = opened.engine
         if self._vault is None or not isinstance(engine, OpenVINOEngine) or not engine.alone:
             return
+        if not self._vault.is_writable():  # before anything is worked out for it
+            return
         facts = {name: value for name, value in opened.facts.items() if name not in _OF_THIS_PROCESS}
         try:
             parts = pack(keep(engine, facts))

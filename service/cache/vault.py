@@ -66,6 +66,18 @@ class Vault:
             self.discard(key, str(error))
             return None
 
+    def is_writable(self) -> bool:
+        """Whether anything can be kept; the log says why not. The folder is made."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._open_folder() as folder:
+                if os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+                    return True
+                raise PermissionError(f"Expected to be able to write into {self._folder}.")
+        except OSError as error:
+            _log.info("nothing is kept for the next start: %s", error)
+            return False
+
     def write(self, key: str, parts: Mapping[str, bytes | memoryview]) -> bool:
         """Keeps an entry, in the place of one of the same key; whether that could be done.
 

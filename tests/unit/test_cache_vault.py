@@ -34,6 +34,11 @@ def test_what_was_written_is_read(vault):
     assert vault.read("other") is None
 
 
+def test_a_folder_is_made_when_asked_whether_it_can_be_written_to(vault, folder):
+    assert vault.is_writable()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_nothing_was_ever_written(vault, caplog):
     assert vault.read("key") is None
     assert caplog.messages == []
@@ -108,8 +113,9 @@ def test_a_place_that_cannot_be_written_to_is_told_and_harms_nothing(tmp_path, c
     (tmp_path / "file").write_bytes(b"")
     vault = Vault(tmp_path / "file" / "models", LARGE)
     caplog.set_level("INFO")
+    assert not vault.is_writable()
+    assert "nothing is kept for the next start" in caplog.text
     assert not vault.write("key", PARTS)
-    assert "not kept for the next start" in caplog.text
     assert vault.read("key") is None
 
 

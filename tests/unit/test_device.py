@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.cards import MIB, Gpu, list_gpus
-from service.device import DeviceOptions, DevicePlan, GpuPlan, enact, plan
+from service import device
+from service.cards import MIB, Gpu, list_gpus, may_have_gpus
+from service.device import DeviceOptions, DevicePlan, GpuPlan, enact, foresee, plan
 from service.errors import SettingsError
 
 A100 = Gpu(index=0, name="A100", total_bytes=40_960 * MIB)
@@ -272,3 +273,29 @@ def test_importing_the_module_does_not_import_tensorflow():
     code = "import sys, service.device; sys.exit('tensorflow' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux do device files tell")
+@pytest.mark.parametrize(
+    ("file", "found"), [("null", False), ("nvidia0", True), ("nvidiactl", True), ("kfd", True), ("dxg", True)]
+)
+def test_device_files_tell_whether_there_may_be_a_card(tmp_path, file, found):
+    (tmp_path / file).touch()
+    assert may_have_gpus(tmp_path) is found
+
+
+def test_without_cards_the_report_is_foreseen_and_is_what_carrying_it_out_reports(monkeypatch):
+    monkeypatch.setattr(device, "may_have_gpus", lambda: False)
+    options = DeviceOptions(intra_op_threads=3, inter_op_threads=2, gpu_allow_growth=True, visible_gpus=())
+    assert foresee(options) == enact(plan(options, (), 8), RecordingConfig())
+
+
+def test_where_there_may_be_cards_nothing_is_foreseen(monkeypatch):
+    monkeypatch.setattr(device, "may_have_gpus", lambda: True)
+    assert foresee(DeviceOptions()) is None
+
+
+def test_options_that_no_machine_without_cards_can_meet_are_refused_at_once(monkeypatch):
+    monkeypatch.setattr(device, "may_have_gpus", lambda: False)
+    with pytest.raises(SettingsError, match="visible_gpus"):
+        foresee(DeviceOptions(visible_gpus=(0,)))
