@@ -42,7 +42,7 @@ def _refuse_endless(layers: list[Any]) -> None:
     left = {_name(layer): _nodes(layer) for layer in layers if isinstance(layer, dict)}
     # Inputs have a node from the start, and so do nested models: the one they were built with.
     made = {
-        _name(layer): int(not left[_name(layer)] or _is_model(layer))
+        _name(layer): int(layer.get("class_name") == "InputLayer" or _is_model(layer))
         for layer in layers
         if isinstance(layer, dict)
     }

@@ -14,7 +14,12 @@ CORPUS = Path(__file__).parents[1] / "corpus"
 def graph(**feeds):
     """A functional model; `name=[[...], ...]` gives a layer its nodes."""
     layers = [
-        {"class_name": "Dense", "name": name, "config": {"name": name}, "inbound_nodes": nodes}
+        {
+            "class_name": "InputLayer" if name == "a" else "Dense",
+            "name": name,
+            "config": {"name": name},
+            "inbound_nodes": nodes,
+        }
         for name, nodes in feeds.items()
     ]
     config = {"layers": layers, "input_layers": [["a", 0, 0]], "output_layers": [[layers[-1]["name"], 0, 0]]}
@@ -36,6 +41,7 @@ def test_layers_may_be_listed_in_any_order_and_used_twice():
         {"a": [], "b": [[["b", 0, 0]]]},
         {"a": [], "b": [[["c", 0, 0]]], "c": [[["b", 0, 0]]]},
         {"a": [], "b": [[["a", 5, 0]]]},
+        {"a": [], "b": [], "c": [[["b", 0, 0]]]},
         {"a": [], "b": [[["a", "../x", 0]]]},
         {"a": [], "b": [[["a", 0, -1]]]},
         {"a": [], "b": [[["a", 0, 0, {"mask": ["b", 0, 0]}]]]},
