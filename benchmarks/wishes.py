@@ -4,7 +4,8 @@
    what leads to it.
 2. The same mixed load, half predictions and half an early layer, sent to one server, and split over two that share
    the same core; rounds alternate.
-3. In-process, where a call costs as much as its rows: predictions and features of the model `pairs`, each in a batch of its own
+3. The first of these in-process, so without the 600 KB that each request carries.
+4. In-process, where a call costs as much as its rows: predictions and features of the model `pairs`, each in a batch of its own
    and united (`service/scheduling/families.py`); rounds alternate.
 
 Each line is the median of its rounds, with the smallest and the largest. Over HTTP it counts requests for each second
@@ -26,6 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +38,12 @@ from servers import LOAD_CORE, ROOT, Running, answers, free_port, layertap_comma
 sys.path.insert(0, str(ROOT))
 
 from service.codecs import encode_npy
+from service.engines import Function
 
 _CLIENTS = 16
 _EARLY = "/features?model=mobilenet&layer=block_2_add&pool=avg"
 _DEEP = "/predict?model=mobilenet"
+_EARLY_LAYERS = {"mobilenet": "expanded_conv_project_BN", "resnet": "pool1_pool"}
 _ACCEPT = {"Accept": "application/x-npy"}
 
 
@@ -163,19 +167,43 @@ def _in_process(rounds: int) -> dict[str, dict[str, list[float]]]:
         for lane in lanes if united else ():
             family.join(lane)
         sizes, asked = itertools.cycle((1, 2, 4, 8, 16)), 0
-        end = time.perf_counter() + 2
-        begun = time.perf_counter()
-        while time.perf_counter() < end:
+        begun = time.process_time()
+        while time.process_time() < begun + 2:
             for _ in range(next(sizes)):
                 for lane in lanes[:2]:
                     scheduler.submit(lane, Job(row, 1, float("inf"), lambda _: None))
                     asked += 1
             while scheduler.step():
                 pass
-        return asked / (time.perf_counter() - begun)
+        return asked / (time.process_time() - begun)
 
     ways = {"apart": lambda: measure(united=False), "united": lambda: measure(united=True)}
     return {"pairs, in-process, features and predictions": _alternating(rounds, ways)}
+
+
+def _depth_in_process(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Rows for each second of processor time, in batches of 8, without HTTP."""
+    from limits import opened  # noqa: PLC0415 imports TensorFlow
+
+    found = {}
+    for name, early in _EARLY_LAYERS.items():
+        engine = opened(make_models(), name).engine
+        rows = {engine.spec.inputs[0].name: np.random.default_rng(1).random((8, 224, 224, 3), np.float32)}
+        functions = [engine.compile((path,)) for path in (early, engine.spec.outputs[0].path)]
+
+        def measure(function: Function, rows: dict[str, np.ndarray] = rows) -> float:
+            calls, begun = 0, time.process_time()
+            while time.process_time() < begun + 2:
+                function.run(rows)
+                calls += 1
+            return 8 * calls / (time.process_time() - begun)
+
+        ways = {
+            title: partial(measure, function)
+            for title, function in zip((early, "full depth"), functions, strict=True)
+        }
+        found[f"{name}, in-process"] = _alternating(rounds, ways)
+    return found
 
 
 def main() -> None:
@@ -183,7 +211,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200, help="of each kind, in a round")
     options = parser.parse_args()
-    found = _over_http(options.rounds, options.requests) | _in_process(options.rounds)
+    found = _over_http(options.rounds, options.requests) | _depth_in_process(options.rounds)
+    found |= _in_process(options.rounds)
     print("| load | requests a processor second (smallest to largest) |\n|---|--:|")
     for title, ways in found.items():
         for way, rates in ways.items():
