@@ -102,17 +102,19 @@ class ModelCache:
             opened: the model.
             key_now: makes the key again, to tell whether the files have changed meanwhile.
         """
+        try:
+            self._keep(key, opened, key_now)
+        except Exception:  # noqa: BLE001 a model that serves must not fail for what the next start would have
+            _log.exception("not kept for the next start")
+
+    def _keep(self, key: Key, opened: OpenedModel, key_now: Callable[[], Key | None]) -> None:
         engine = opened.engine
         if self._vault is None or not isinstance(engine, OpenVINOEngine) or not engine.alone:
             return
         if not self._vault.is_writable():  # before anything is worked out for it
             return
         facts = {name: value for name, value in opened.facts.items() if name not in _OF_THIS_PROCESS}
-        try:
-            parts = pack(keep(engine, facts))
-        except (LayertapError, OSError, TypeError) as error:
-            _log.warning("not kept for the next start: %s: %s", type(error).__name__, error)
-            return
+        parts = pack(keep(engine, facts))
         if key_now() == key and facts.get("sha256") == key.sha256:
             self._vault.write(key.name, parts)
 
