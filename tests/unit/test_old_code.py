@@ -143,9 +143,9 @@ def test_a_file_that_does_not_run_is_told_with_the_lines_to_change(tmp_path):
     with pytest.raises(LoadError) as caught:
         run_file(path)
     assert "shows where it fails" in caught.value.mend
-    path.write_text("from keras.layers.core import Layer\nimport gone\n")
+    path.write_text("import gone\nfrom keras.layers.core import Layer\n")
     with pytest.raises(LoadError) as caught:
         run_file(path)
-    assert "line 1: from keras.layers.core import Layer" in caught.value.mend
+    assert "line 2: from keras.layers.core import Layer" in caught.value.mend
     assert "write: from keras.layers import Layer" in caught.value.mend
     assert old_lines(tmp_path / "absent.py") == ""

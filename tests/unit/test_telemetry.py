@@ -1,7 +1,8 @@
 import json
 import logging
-import logging.config
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.telemetry import UNKNOWN, Telemetry, logging_config, server_timing_header, server_timings
 from service.tensors import Timings
 
+ROOT = Path(__file__).parents[2]
 TIMINGS = Timings(decode_s=0.001, queue_s=0.0002, compute_s=0.0301, encode_s=0.00000049)
 
 
@@ -219,24 +221,22 @@ def test_text_lines_end_with_the_fields():
     assert formatted("text", "plain").endswith("WARNING plain")
 
 
-@pytest.fixture
-def restored_logging():
-    loggers = [logging.getLogger(name) for name in ("", *logging_config("json")["loggers"])]
-    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
-        logger.manager._clear_cache()
+SPEAK = """
+import logging.config, sys
+from service.telemetry import logging_config
+logging.config.dictConfig(logging_config(sys.argv[1]))
+logging.getLogger("layertap.models").info("ready")
+logging.getLogger("gunicorn.error").info("chatter")
+logging.getLogger("elsewhere").warning("heard")
+"""
 
 
-@pytest.mark.usefixtures("restored_logging")
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_logging_takes_the_configuration(log_format, capsys):
-    logging.config.dictConfig(logging_config(log_format))
-    logging.getLogger("layertap.models").info("ready")
-    logging.getLogger("gunicorn.error").info("chatter")
-    logging.getLogger("elsewhere").warning("heard")
-    lines = capsys.readouterr().err.splitlines()
+def test_logging_takes_the_configuration(log_format):
+    # In a process of its own: configuring closes whatever handlers the process had, other libraries' included.
+    command = [sys.executable, "-c", SPEAK, log_format]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
     assert len(lines) == 2
     assert "ready" in lines[0]
     assert "heard" in lines[1]
