@@ -4,7 +4,8 @@
 #   --build-arg BASE=...   any image with python3.11, its venv module and CA certificates
 #
 # Other models: mount them over the ones that ship, -v /my/models:/app/models:ro. Settings are LAYERTAP_*
-# variables. Nothing is written outside /tmp and /dev/shm: --read-only --tmpfs /tmp works.
+# variables. What one start works out for the next is kept in /var/cache/layertap; mount a volume there to keep it
+# longer than the container. Nothing else is written outside /tmp and /dev/shm: --read-only --tmpfs /tmp works.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
@@ -22,14 +23,16 @@ RUN if [ "$GPU" = 1 ]; then \
 FROM ${BASE}
 # A number beside the name: Kubernetes' runAsNonRoot cannot judge a name.
 RUN groupadd --gid 10001 layertap \
-    && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin layertap
+    && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin layertap \
+    && install -d -o 10001 -g 10001 -m 700 /var/cache/layertap
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 # .dockerignore lets only what the service needs through. It belongs to root: the service cannot change itself.
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    LAYERTAP_CACHE_DIR=/var/cache/layertap
 USER 10001:10001
 EXPOSE 8080
 # In Python, since there is no curl, and past any proxy that the environment names. The port is the service's
