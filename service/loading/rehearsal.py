@@ -48,7 +48,8 @@ def refuse_giants(recipe: Recipe, stored: Iterable[SavedArray]) -> None:
     stored_values = sum(math.prod(array.shape) for array in stored)
     with _noted() as variables:
         try:
-            build(dataclasses.replace(recipe, config=without_compilation(recipe.config)))
+            config = _without_states(without_compilation(recipe.config))
+            build(dataclasses.replace(recipe, config=config))
         except Exception:
             if not _has_custom_objects(recipe) and not _are_giants(variables, stored_values):
                 raise
@@ -59,6 +60,14 @@ def refuse_giants(recipe: Recipe, stored: Iterable[SavedArray]) -> None:
             f"{asked} weights.",
             mend="Save the model again with model.save and copy the whole file.",
         )
+
+
+def _without_states(value: Any) -> Any:
+    """The config without what layers remember between batches: they allocate that at once, in any scope."""
+    if isinstance(value, dict):
+        kept = {name: _without_states(item) for name, item in value.items()}
+        return kept | {"stateful": False} if kept.get("stateful") is True else kept
+    return [_without_states(item) for item in value] if isinstance(value, list) else value
 
 
 def _has_custom_objects(recipe: Recipe) -> bool:
