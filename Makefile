@@ -7,7 +7,7 @@ GPU ?= 0
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-wishes bench-datapath bench-start bench-memory docs train clean
+.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-triton bench-wishes bench-datapath bench-start bench-memory docs train clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-peers: $(VENV)/.dev ## measure the service beside eight other servers (ins
 
 bench-overload: $(VENV)/.dev ## drive the service and two other servers past their capacity
 	$(BIN)/python benchmarks/overload.py
+
+bench-triton: $(VENV)/.dev ## measure V2 binary requests beside PyTriton with NVIDIA's perf_analyzer (installs both; two cores)
+	$(BIN)/python benchmarks/bench_triton.py
 
 bench-wishes: $(VENV)/.dev ## measure early layers and mixed loads
 	$(BIN)/python benchmarks/wishes.py

@@ -50,6 +50,7 @@ ENDPOINTS = {
         Endpoint("pooling-npy", "pooling", "npy", _PICTURE),
         Endpoint("mobilenet", "mobilenet", "json", _PICTURE, _POOL),
         Endpoint("mobilenet-npy", "mobilenet", "npy", _PICTURE, _POOL),
+        Endpoint("mobilenet-output", "mobilenet", "npy", _PICTURE),
         Endpoint("mobilenet-jpeg", "mobilenet", "jpeg", _PICTURE, _POOL),
         Endpoint("resnet-jpeg", "resnet", "jpeg", _PICTURE, "avg_pool", mode="caffe"),
         Endpoint("labels-jpeg", "mobilenet", "jpeg", _PICTURE),
