@@ -15,7 +15,7 @@ from endpoints import Endpoint, port, served
 from inference import decode_picture, open_run
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
-from pytriton.triton import Triton, TritonConfig
+from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 
 
 def _function(endpoint: Endpoint) -> Callable[..., Any]:
@@ -49,7 +49,8 @@ if __name__ == "__main__":
     config = TritonConfig(
         http_address="127.0.0.1", http_port=port(), http_thread_count=2, allow_grpc=False, allow_metrics=False
     )
-    with Triton(config=config) as server:
+    # perf_analyzer asks for statistics, which are behind a token otherwise.
+    with Triton(config=config, security_config=TritonSecurityConfig(restricted_endpoints=[])) as server:
         for served_endpoint in served():
             _bind(server, served_endpoint)
         server.serve()
