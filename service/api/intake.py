@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from service.api.endpoint import Limits
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson, UndecodableImage, UnsupportedMedia
 from service.images import ImageInput, prepare
+from service.served import ServedModel
 from service.tensors import Array, TensorSpec
 
 
@@ -29,6 +31,13 @@ class Intake:
     images: Mapping[str, ImageInput]
     max_input_bytes: int
     max_image_pixels: int
+
+    @classmethod
+    def of(cls, served: ServedModel, limits: Limits) -> Intake:
+        """What a served model takes."""
+        return cls(
+            served.name, served.spec.inputs, served.images, limits.max_input_bytes, limits.max_image_pixels
+        )
 
     def only(self) -> TensorSpec:
         """The only input.

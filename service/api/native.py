@@ -50,11 +50,7 @@ class NativeEndpoint:
         self.name = name
         self.path = f"/{name}"
         self._limits = limits
-        self._planner = Planner(
-            features=name == "features",
-            max_input_bytes=limits.max_input_bytes,
-            max_image_pixels=limits.max_image_pixels,
-        )
+        self._planner = Planner(limits, features=name == "features")
 
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""

@@ -13,8 +13,10 @@ import numpy as np
 
 from service.api import views
 from service.api.bodies import InputReader
+from service.api.endpoint import Limits
 from service.api.intake import Intake
 from service.api.options import Options, parse_accept, parse_options
+from service.api.remembered import LONGEST, Remembered
 from service.codecs import JSON, NPY
 from service.errors import LayerRequired, NotAcceptable
 from service.runtime import Runtime
@@ -24,8 +26,6 @@ from service.tensors import OutputSpec
 _JSON_BYTES_PER_NUMBER = 12  # of float32 in its shortest form, comma included; typical, not the most
 _JSON_BYTES_PER_NAME = 3  # quotes and comma
 _JSON_BYTES_PER_ENTRY = 20  # of `top`: braces and the names of its members
-_REMEMBERED = 1024
-_MAX_REMEMBERED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,13 @@ class Planner:
 
     Args:
         features: whether the route is `/features`.
-        max_input_bytes: how much the decoded arrays of one request may hold.
-        max_image_pixels: the largest picture.
+        limits: sizes.
     """
 
-    def __init__(self, *, features: bool, max_input_bytes: int, max_image_pixels: int) -> None:
+    def __init__(self, limits: Limits, *, features: bool) -> None:
+        self._limits = limits
         self._features = features
-        self._max_input_bytes = max_input_bytes
-        self._max_image_pixels = max_image_pixels
-        self._plans: dict[tuple[bytes, str, int], Plan] = {}
+        self._plans: Remembered[tuple[bytes, str], Plan] = Remembered()
 
     def plan(self, query: bytes, accept: str, runtime: Runtime) -> Plan:
         """The plan for a query.
@@ -72,14 +70,12 @@ class Planner:
         Raises:
             InvalidParameter, NotAcceptable, NotFound, ModelRequired, LayerRequired, NotReady: as they say.
         """
-        key = (query, accept, runtime.generation)
-        plan = self._plans.get(key)
+        key, generation = (query, accept), runtime.generation
+        plan = self._plans.find(key, generation)
         if plan is None:
             plan = self._make(query, accept, runtime)
-            if len(query) + len(accept) <= _MAX_REMEMBERED_BYTES:
-                if len(self._plans) >= _REMEMBERED:
-                    self._plans.clear()  # also forgets those of models that were served before
-                self._plans[key] = plan
+            if len(query) + len(accept) <= LONGEST:
+                self._plans.keep(key, generation, plan)
         return plan
 
     def _make(self, query: bytes, accept: str, runtime: Runtime) -> Plan:
@@ -90,11 +86,10 @@ class Planner:
         predictions = served.spec.outputs if options.predictions else ()
         outputs = served.layers.ordered({*features, *(output.path for output in predictions)})
         media = _choose(formats, len({*features, *(output.name for output in predictions)}))
-        intake = Intake(
-            served.name, served.spec.inputs, served.images, self._max_input_bytes, self._max_image_pixels
-        )
         row_bytes = _row_bytes(served, options, features, media)
-        return Plan(served, options, features, outputs, media, row_bytes, InputReader(intake))
+        return Plan(
+            served, options, features, outputs, media, row_bytes, InputReader(Intake.of(served, self._limits))
+        )
 
 
 def _layers(served: ServedModel, options: Options) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def test_a_signature_names_tensors_in_the_order_asked_for(runtime, model, signat
 
 
 def test_what_is_computed_is_what_the_native_api_computes(runtime):
-    native = NativePlanner(features=True, max_input_bytes=10**6, max_image_pixels=10**6)
+    native = NativePlanner(LIMITS, features=True)
     both = plan(runtime, "iris", "layer:probs,hidden").outputs
     assert both == native.plan(b"model=iris&layer=hidden&include=predictions", "", runtime).outputs
     assert plan(runtime, "pairs").outputs == plan(runtime, "pairs", "layer:positive,total").outputs
@@ -97,7 +97,7 @@ def test_an_unknown_model_is_asked_for_each_time(runtime):
     for _ in range(2):
         with pytest.raises(ModelNotFound):
             planner.plan("/v1/models/half:predict", "", runtime)
-    assert planner._plans == {}
+    assert len(planner._plans) == 0
 
 
 def test_columns_need_more_room_than_rows_and_classes_room_for_their_names(runtime):

@@ -14,10 +14,9 @@ from service.api.openinference import inputs
 from service.api.openinference.datatypes import BYTES
 from service.api.openinference.outputs import OutputPlan
 from service.api.openinference.requests import Head
+from service.api.remembered import LONGEST, Remembered
 from service.tensors import Array
 
-_REMEMBERED = 1024
-_MAX_BYTES = 1024
 # Clients write the id first. One that JSON would write with escapes is read the long way.
 _LEADING_ID = re.compile(rb'\{\s*"id"\s*:\s*"([ !#-\[\]-~]*)"\s*,')
 
@@ -28,12 +27,10 @@ class HeadKey(NamedTuple):
     Args:
         path: of the request.
         text: the JSON without the id that it begins with.
-        generation: of the runtime.
     """
 
     path: str
     text: bytes
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,42 +61,40 @@ class KnownHead:
         }
 
 
-def key_of(path: str, text: bytes | memoryview, generation: int) -> tuple[HeadKey | None, str | None]:
+def key_of(path: str, text: bytes | memoryview) -> tuple[HeadKey | None, str | None]:
     """The key of a head and the id that it begins with; no key where it is too long to be remembered."""
-    if len(text) > _MAX_BYTES:
+    if len(text) > LONGEST:
         return None, None
     text = bytes(text)
     leading = _LEADING_ID.match(text)
     if leading is None:
-        return HeadKey(path, text, generation), None
-    return HeadKey(path, b"{" + text[leading.end() :], generation), leading[1].decode("ascii")
+        return HeadKey(path, text), None
+    return HeadKey(path, b"{" + text[leading.end() :]), leading[1].decode("ascii")
 
 
 class KnownHeads:
     """The heads that were found good while the same models were served."""
 
     def __init__(self) -> None:
-        self._known: dict[HeadKey, KnownHead] = {}
+        self._known: Remembered[HeadKey, KnownHead] = Remembered()
 
-    def find(self, key: HeadKey) -> KnownHead | None:
+    def find(self, key: HeadKey, generation: int) -> KnownHead | None:
         """The head of this key, if it was found good before."""
-        return self._known.get(key)
+        return self._known.find(key, generation)
 
-    def remember(self, key: HeadKey, head: Head, dtypes: dict[str, str], plan: OutputPlan) -> None:
+    def remember(
+        self, key: HeadKey, generation: int, head: Head, dtypes: dict[str, str], plan: OutputPlan
+    ) -> None:
         """Notes a good head where all that follows from it is known: binary numbers, and no id besides the first.
 
         Args:
             key: its key.
+            generation: of the runtime.
             head: what it says.
             dtypes: input name -> the model's dtype.
             plan: what its outputs mean.
         """
         if b'"id"' in key.text or any(one.size is None or one.datatype == BYTES for one in head.inputs):
             return
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = KnownHead(head, tuple(dtypes[one.name] for one in head.inputs), plan)
-
-    def clear(self) -> None:
-        """Forgets all, because other models are served."""
-        self._known.clear()
+        known = KnownHead(head, tuple(dtypes[one.name] for one in head.inputs), plan)
+        self._known.keep(key, generation, known)

@@ -16,6 +16,7 @@ from service.api.openinference.outputs import OutputPlan, plan_outputs, render_o
 from service.api.openinference.paths import model_path
 from service.api.openinference.raw import read_raw
 from service.api.openinference.requests import Head, OutputWish, read_head, split_body
+from service.api.remembered import LONGEST, Remembered
 from service.api.weight import check_reply, is_heavy_result
 from service.errors import LayertapError
 from service.runtime import Runtime
@@ -25,8 +26,6 @@ from service.tensors import Array, InferRequest, InferResult
 _HEAVY_JSON_BYTES = 32 * 1024
 _HEAVY_BINARY_BYTES = 1024 * 1024
 _MEND = "Ask for fewer rows or outputs, or for binary data."
-_REMEMBERED = 1024
-_MAX_REMEMBERED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,8 @@ class InferEndpoint:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._generation = 0
         self._heads = KnownHeads()
-        self._plans: dict[tuple[str, int, int, tuple[OutputWish, ...], bool], OutputPlan] = {}
+        self._plans: Remembered[tuple[str, int, tuple[OutputWish, ...], bool], OutputPlan] = Remembered()
 
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures, long JSON and packed bodies do."""
@@ -84,15 +82,15 @@ class InferEndpoint:
             body = compression.unpack(body, request.header(b"content-encoding"), self._limits.max_input_bytes)
         text, binary = split_body(body, request.header(b"inference-header-content-length"))
         accept_encoding = request.header(b"accept-encoding")
-        generation = self._forget_older(runtime.generation)
+        generation = runtime.generation
         key: HeadKey | None = None
         if binary.nbytes:
-            key, given_id = key_of(request.path, text, generation)
-            known = self._heads.find(key) if key is not None else None
+            key, given_id = key_of(request.path, text)
+            known = self._heads.find(key, generation) if key is not None else None
             if known is not None:
                 return self._call(known.plan, known.read(binary), known.head, given_id, accept_encoding)
         served = runtime.resolve(*model_path(request.path))
-        intake = self._intake(served)
+        intake = Intake.of(served, self._limits)
         if not len(text) and len(body):
             plan = self._plan(served, (), generation, binary=True)
             return self._call(plan, read_raw(body, intake), _RAW, None, accept_encoding)
@@ -100,7 +98,8 @@ class InferEndpoint:
         plan = self._plan(served, head.outputs, generation, binary=head.binary)
         arrays = read_inputs(head.inputs, binary, intake)
         if key is not None:
-            self._heads.remember(key, head, {spec.name: spec.dtype for spec in intake.inputs}, plan)
+            dtypes = {spec.name: spec.dtype for spec in intake.inputs}
+            self._heads.remember(key, generation, head, dtypes, plan)
         return self._call(plan, arrays, head, head.id, accept_encoding)
 
     def is_heavy_reply(self, result: InferResult) -> bool:
@@ -142,32 +141,16 @@ class InferEndpoint:
         )
         return Call(plan, request, given_id, accept_encoding)
 
-    def _intake(self, served: ServedModel) -> Intake:
-        limits = self._limits
-        return Intake(
-            served.name, served.spec.inputs, served.images, limits.max_input_bytes, limits.max_image_pixels
-        )
-
     def _plan(
         self, served: ServedModel, wishes: tuple[OutputWish, ...], generation: int, *, binary: bool
     ) -> OutputPlan:
-        key = (served.name, served.version, generation, wishes, binary)
-        plan = self._plans.get(key)
+        key = (served.name, served.version, wishes, binary)
+        plan = self._plans.find(key, generation)
         if plan is None:
             plan = plan_outputs(served, wishes, binary=binary)
-            if sum([len(wish.name) for wish in wishes]) <= _MAX_REMEMBERED_BYTES:
-                if len(self._plans) >= _REMEMBERED:
-                    self._plans.clear()
-                self._plans[key] = plan
+            if sum([len(wish.name) for wish in wishes]) <= LONGEST:
+                self._plans.keep(key, generation, plan)
         return plan
-
-    def _forget_older(self, generation: int) -> int:
-        """Lets go of what was remembered while other models were served; returns the generation."""
-        if generation != self._generation:
-            self._heads.clear()
-            self._plans.clear()
-            self._generation = generation
-        return generation
 
 
 _RAW = Head(id=None, inputs=(), outputs=(), binary=True, timeout_s=None, priority=0)

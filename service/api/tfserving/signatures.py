@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from service.api.endpoint import Limits
 from service.api.intake import Intake
 from service.api.json_inputs import JsonInputs
+from service.api.remembered import LONGEST, Remembered
 from service.api.tfserving.requests import lift_numbers, unflatten
 from service.api.tfserving.routes import CLASSIFY, PREDICT, REGRESS, inference, malformed
 from service.errors import InvalidRequest, LayerNotFound
@@ -27,8 +28,6 @@ _BYTES_PER_NUMBER = 14  # of float32 in its shortest form, comma and blank inclu
 _BYTES_PER_CLASS = 22  # a number, its label's quotes and the brackets of the pair
 _BYTES_PER_LEVEL = 4  # of indentation
 _MAX_TOLD = 200
-_REMEMBERED = 1024
-_MAX_REMEMBERED_LENGTH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Planner:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._plans: dict[tuple[str, str, int], Plan] = {}
+        self._plans: Remembered[tuple[str, str], Plan] = Remembered()
 
     def plan(self, path: str, signature: str, runtime: Runtime) -> Plan:
         """The plan for a path of inference and a signature's name.
@@ -71,14 +70,12 @@ class Planner:
         Raises:
             InvalidRequest, NotFound, NotReady: as they say.
         """
-        key = (path, signature, runtime.generation)
-        plan = self._plans.get(key)
+        key, generation = (path, signature), runtime.generation
+        plan = self._plans.find(key, generation)
         if plan is None:
             plan = self._make(path, signature, runtime)
-            if len(path) + len(signature) <= _MAX_REMEMBERED_LENGTH:
-                if len(self._plans) >= _REMEMBERED:
-                    self._plans.clear()  # also forgets those of models that were served before
-                self._plans[key] = plan
+            if len(path) + len(signature) <= LONGEST:
+                self._plans.keep(key, generation, plan)
         return plan
 
     def _make(self, path: str, signature: str, runtime: Runtime) -> Plan:
@@ -87,13 +84,7 @@ class Planner:
             raise malformed("POST", path)
         verb, target = found
         served = target.served(runtime)
-        intake = Intake(
-            served.name,
-            served.spec.inputs,
-            served.images,
-            self._limits.max_input_bytes,
-            self._limits.max_image_pixels,
-        )
+        intake = Intake.of(served, self._limits)
         values = JsonInputs(intake, finite=False, reshape=lift_numbers if verb == PREDICT else unflatten)
         shown, layers = _tensors(served, signature, verb)
         row_bytes, column_bytes = _reply_bytes(served, layers, verb)
