@@ -76,40 +76,14 @@ _DEAD_WEIGHT = {  # arguments that name what acts in training only, by class
     "Identity": {"factor", "height_factor", "width_factor", "interpolation"},
     "layertap>RowNormalization": {"momentum"},
 }
+_CONVOLUTION = {"filters", "kernel_size", "strides", "padding", "data_format", "activation", "use_bias"}
 _OWN = {  # what this package's own layers take
     "CornerUpSampling2D": {"size", "data_format"},
     "Cosine": {"axes"},
-    "Deconvolution2D": {
-        *[
-            "filters",
-            "kernel_size",
-            "strides",
-            "padding",
-            "data_format",
-            "activation",
-            "use_bias",
-            "output_shape",
-        ]
-    },
+    "Deconvolution2D": _CONVOLUTION | {"output_shape"},
     "Highway": {"activation", "use_bias"},
-    "LocallyConnected1D": {
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "data_format",
-        "activation",
-        "use_bias",
-    },
-    "LocallyConnected2D": {
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "data_format",
-        "activation",
-        "use_bias",
-    },
+    "LocallyConnected1D": _CONVOLUTION,
+    "LocallyConnected2D": _CONVOLUTION,
     "MaxoutDense": {"units", "features", "use_bias"},
     "ParametricSoftplus": {"shared_axes"},
     "RowNormalization": {"epsilon", "axis"},
