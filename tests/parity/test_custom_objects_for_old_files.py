@@ -76,17 +76,6 @@ NOTES = """
 """
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="custom_objects.py"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    return write_file
-
-
 def saved(name):
     with np.load(CORPUS / f"{name}.npz") as file:
         return file["x0"], file["y0"]

@@ -84,17 +84,6 @@ def all_layers(model, rows):
     return spec, {path: tensor.numpy() for path, tensor in zip(paths, function(*cast), strict=True)}
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="custom_objects.py"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-        return path
-
-    return write_file
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_outputs_are_the_writers_own(name):
     contents = look(CORPUS / name)

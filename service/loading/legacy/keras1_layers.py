@@ -94,13 +94,21 @@ class MaxoutDense(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes 
         return {**super().get_config(), **own}
 
 
-class ParametricSoftplus(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
-    """`alpha softplus(beta x)` with learnt alpha and beta for each place in a row."""
+class _Learnt(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
+    """An activation with weights of a row's shape, or one for all places along the shared axes."""
 
     def __init__(self, shared_axes: list[int] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.shared_axes = shared_axes
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "shared_axes": self.shared_axes}
+
+
+class ParametricSoftplus(_Learnt):
+    """`alpha softplus(beta x)` with learnt alpha and beta for each place in a row."""
 
     def build(self, input_shape: Shape) -> None:
         """Weights: alphas, betas, of a row's shape."""
@@ -112,18 +120,9 @@ class ParametricSoftplus(keras.layers.Layer):  # type: ignore[misc]  # Keras pub
         """`(N, ...)` in, the same shape out."""
         return ops.softplus(self.betas * inputs) * self.alphas
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "shared_axes": self.shared_axes}
 
-
-class SReLU(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no types
+class SReLU(_Learnt):
     """Linear in the middle, with learnt slopes left of `t_left` and right of `t_left + |t_right|`."""
-
-    def __init__(self, shared_axes: list[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.shared_axes = shared_axes
 
     def build(self, input_shape: Shape) -> None:
         """Weights: t_left, a_left, t_right, a_right, of a row's shape."""
@@ -137,10 +136,6 @@ class SReLU(keras.layers.Layer):  # type: ignore[misc]  # Keras publishes no typ
         above = ops.minimum(ops.relu(inputs - self.t_left), width)
         below = self.a_left * ops.relu(self.t_left - inputs)
         return self.t_left + above - below + ops.relu(inputs - (self.t_left + width)) * self.a_right
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "shared_axes": self.shared_axes}
 
 
 def _shared(input_shape: Shape, axes: list[int] | None) -> tuple[int | None, ...]:
