@@ -86,7 +86,7 @@ def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> C
         try:
             call = exchange.parse(_read(max_body_bytes))
             result = runtime.infer(call.request, begun=exchange.begun)
-            reply = exchange.finish(exchange.render(call, result))
+            reply = exchange.finish(exchange.render(result))
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
             reply = exchange.fail(error)
         return to_response(reply)

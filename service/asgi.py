@@ -16,14 +16,18 @@ from typing import Any, Protocol
 
 from service.api import catalog
 from service.api.endpoint import Dialect, Endpoint
-from service.api.http import HttpRequest, Reply, encode_query
+from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
+from service.direct import DirectRequest
 from service.errors import QueueFull
 from service.exchange import Exchange, body_too_large
 from service.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
 from service.waiting import ClientGone, Desk, Receive, Waiting
+
+SMALL_BODY_BYTES = 32 * 1024
+"""Longer bodies are not parsed on the event loop, so the direct way has nothing to offer them."""
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -78,6 +82,7 @@ class ExpressLane:
         self._rest = rest
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
+        self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
         self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-decode")
         self._max_decoding = max_decoding
         self._decoding = 0
@@ -86,7 +91,7 @@ class ExpressLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
         if scope["type"] == "http":
-            endpoint = self._route(scope["path"]) if scope["method"] == "POST" else None
+            endpoint = self.endpoint(scope["path"]) if scope["method"] == "POST" else None
             if endpoint is not None:
                 await self._infer(endpoint, scope, receive, send)
             elif scope["path"] in self._health and scope["method"] == "GET":
@@ -98,7 +103,7 @@ class ExpressLane:
         else:
             await self._rest(scope, receive, send)
 
-    def _route(self, path: str) -> Endpoint | None:
+    def endpoint(self, path: str) -> Endpoint | None:
         """The inference route that takes a POST to this path."""
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
@@ -108,6 +113,24 @@ class ExpressLane:
                 return dialect.endpoint(path)
         return None
 
+    def begin(
+        self, endpoint: Endpoint, request: HttpRequest, answer: Callable[[Reply], None]
+    ) -> DirectRequest:
+        """Answers a small request that was read whole, on the running loop and without a coroutine.
+
+        Args:
+            endpoint: its route.
+            request: must not be heavy.
+            answer: gets the reply, maybe before this returns; must not raise.
+
+        Returns:
+            What is to be told when the client leaves before.
+        """
+        exchange = Exchange(endpoint, self._runtime, self._telemetry, request.headers.get(b"x-request-id"))
+        direct = DirectRequest(self._desk or self._open_desk(), exchange, self._pool, answer)
+        direct.begin(request)
+        return direct
+
     def _check_health(self, scope: Scope) -> Reply:
         reply = self._health[scope["path"]](self._runtime)
         request_id = self._telemetry.request_id(dict(scope["headers"]).get(b"x-request-id"))
@@ -116,7 +139,7 @@ class ExpressLane:
         return reply
 
     async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _headers(scope)
+        headers = join_headers(scope["headers"])
         body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))
         try:
@@ -129,10 +152,10 @@ class ExpressLane:
             else:
                 call = exchange.parse(request)
             result = await self._wait(call.request, exchange.begun, receive)
-            if endpoint.is_heavy_reply(result):
-                reply = await self._in_pool(exchange.render, call, result)
+            if exchange.is_heavy_reply(result):
+                reply = await self._in_pool(exchange.render, result)
             else:
-                reply = exchange.render(call, result)
+                reply = exchange.render(result)
             reply = exchange.finish(reply)
         except ClientGone:
             exchange.left()
@@ -175,21 +198,17 @@ class ExpressLane:
     async def _wait(self, request: InferRequest, begun: float, receive: Receive) -> InferResult:
         """Queues the request and awaits its result, its deadline or its client's departure."""
         desk = self._desk or self._open_desk()
-        waiting = Waiting(self._runtime, desk, receive)
-        waiting.job = job = self._runtime.submit(request, waiting.done, begun, rouse=False)
-        desk.rouse_soon()
-        desk.waiting[waiting] = None
+        waiting = Waiting(desk, receive)
+        job = desk.submit(waiting, request, begun)
         try:
             await waiting.future
         finally:
-            del desk.waiting[waiting]
-            waiting.close()
+            desk.leave(waiting)
         return result_of(job)
 
     def _open_desk(self) -> Desk:
-        self._desk = desk = Desk(asyncio.get_running_loop(), self._runtime.rouse)
-        self._runtime.listen(lambda _: desk.hand_out())
-        return desk
+        self._desk = Desk(asyncio.get_running_loop(), self._runtime)
+        return self._desk
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -202,20 +221,6 @@ class ExpressLane:
                 self._pool.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    """Name -> value; a header that came several times is one list, as WSGI servers give it.
-
-    Source: RFC 9110, section 5.3.
-    """
-    headers = dict(scope["headers"])
-    if len(headers) == len(scope["headers"]):
-        return headers
-    joined: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        joined[name] = b"%s, %s" % (joined[name], value) if name in joined else value
-    return joined
 
 
 def _with_ascii_query(scope: Scope) -> Scope:

@@ -52,10 +52,14 @@ class Exchange:
         self.timings.decode_s = time.perf_counter() - begun
         return call
 
-    def render(self, call: Call, result: InferResult) -> Reply:
-        """The reply for a result; may be slow for large ones."""
+    def is_heavy_reply(self, result: InferResult) -> bool:
+        """Whether rendering would hold up an event loop."""
+        return self._endpoint.is_heavy_reply(result)
+
+    def render(self, result: InferResult) -> Reply:
+        """The reply for the result of the call that was parsed; may be slow for large ones."""
         begun = time.perf_counter()
-        reply = self._endpoint.render(call, result)
+        reply = self._endpoint.render(self.call, result)
         timings = self.timings
         timings.queue_s, timings.compute_s = result.queue_s, result.compute_s
         timings.encode_s = time.perf_counter() - begun

@@ -212,7 +212,7 @@ class Runtime:
             request: valid arrays; they are read until the job is done.
             done: gets the job with its `outputs` or its `error`.
             begun: when the request arrived, `time.monotonic()`; its time counts from there.
-            rouse: wake an idle engine now; whoever submits many at once calls `rouse` after the last.
+            rouse: wake an idle engine now; whoever submits many at once calls `run_quick` after the last.
 
         Raises:
             QueueFull, NotReady, EngineStopped: the request was not queued.
@@ -237,9 +237,13 @@ class Runtime:
         model, version = report.label
         self.ledger.ran(model, version, report)
 
-    def rouse(self) -> None:
-        """Wakes an idle engine."""
-        self._scheduler.rouse()
+    def run_quick(self, within_s: float) -> None:
+        """Runs on the calling thread what waits, as long as that is quick; an idle engine thread gets the rest.
+
+        Args:
+            within_s: how long the caller can wait.
+        """
+        self._scheduler.run_quick(within_s)
 
     def abandon(self, job: Job) -> None:
         """The client has gone: the job does not run unless its batch has begun."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
@@ -15,6 +15,20 @@ def encode_query(query: bytes) -> bytes:
     Source: RFC 3986, section 3.4; curl and others send UTF-8 as it is typed.
     """
     return _BEYOND_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], query)
+
+
+def join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Name -> value; a header that came several times is one list, as WSGI servers give it.
+
+    Source: RFC 9110, section 5.3.
+    """
+    headers = dict(pairs)
+    if len(headers) == len(pairs):
+        return headers
+    joined: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        joined[name] = b"%s, %s" % (joined[name], value) if name in joined else value
+    return joined
 
 
 @dataclass(slots=True)

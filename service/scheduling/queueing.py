@@ -97,11 +97,17 @@ class JobQueue:
         """
         return min((self._due(lane, hurry) for lane in self._open_lanes()), default=None)
 
-    def form(self, now: float, *, hurry: bool = False) -> Batch | None:
-        """Takes the next batch out of the queue; `None` where none is due. Arguments as `next_due`."""
+    def form(self, now: float, *, hurry: bool = False, within_s: float = math.inf) -> Batch | None:
+        """Takes the next batch out of the queue; `None` where none is due, or none that is quick enough.
+
+        Args:
+            now: seconds of the clock.
+            hurry: as `next_due`.
+            within_s: how long the batch may take, judged by those before it; one that nobody knows is too long.
+        """
         due = [lane for lane in self._open_lanes() if self._due(lane, hurry) <= now]
         lane = min(due, key=_turn, default=None)
-        if lane is None or lane.run is None:
+        if lane is None or lane.run is None or not _is_quick(lane, within_s):
             return None
         jobs, late = self._take_from(lane, now)
         batch = Batch(lane, lane.run, jobs, late)
@@ -178,6 +184,14 @@ class JobQueue:
     def _forget_if_empty(self, lane: Lane) -> None:
         if not lane.busy:
             del self._lanes[lane]
+
+
+def _is_quick(lane: Lane, within_s: float) -> bool:
+    """Whether the lane's next batch is known to take no longer."""
+    if within_s == math.inf:
+        return True
+    seconds = lane.cost.seconds(min(lane.waiting_rows, lane.max_batch_size))
+    return seconds is not None and seconds <= within_s
 
 
 def _turn(lane: Lane) -> tuple[int, int]:

@@ -15,6 +15,7 @@ batch, `service.scheduling.batching`.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -59,6 +60,7 @@ class Scheduler:
         self._on_death = on_death
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
+        self._seat = threading.Lock()  # whoever forms and runs a batch sits here: never two at once
         self._left = threading.Condition(self._lock)  # jobs have left the queue or their batch
         self._draining = 0  # how many wait for that
         self._queue = JobQueue(max_queue_rows, max_batch_delay_s)
@@ -114,7 +116,7 @@ class Scheduler:
         Args:
             lane: whose function it needs.
             job: what waits.
-            rouse: wake an engine that sleeps. Whoever submits many at once calls `rouse` after the last.
+            rouse: wake an engine that sleeps. Whoever submits many at once calls `run_quick` after the last.
 
         Raises:
             QueueFull: too many rows wait; says when to come back.
@@ -127,12 +129,6 @@ class Scheduler:
             if self._stopping or self._dead or lane.error is not None:
                 raise self._refusal(lane)
             if self._queue.add(lane, job, now) and self._sleeping and rouse:
-                self._rouse()
-
-    def rouse(self) -> None:
-        """Wakes an engine that sleeps; it looks for what is due."""
-        with self._lock:
-            if self._sleeping:
                 self._rouse()
 
     def cancel(self, job: Job, error: LayertapError | None = None) -> bool:
@@ -192,10 +188,38 @@ class Scheduler:
 
         What ends the engine (see the module) is raised again once every job was answered.
         """
+        with self._seat:
+            return self._step(math.inf)
+
+    def run_quick(self, within_s: float) -> None:
+        """Runs what is due on the calling thread, as long as that is quick; the engine thread gets the rest.
+
+        For an event loop: to hand a small batch to another thread and back takes longer than the batch itself. Does
+        nothing itself while the engine thread is at work.
+
+        Args:
+            within_s: how long the caller can wait in all, judged by what earlier batches took.
+        """
+        until = self._clock() + within_s
+        while self._seat.acquire(blocking=False):
+            try:
+                ran = self._step(until - self._clock())
+            except BaseException:  # noqa: BLE001 the engine is dead: everybody was told, the caller lives on
+                return
+            finally:
+                self._seat.release()
+            if not ran:
+                break
+        with self._lock:
+            if self._sleeping and self._queue.next_due(hurry=self._stopping) is not None:
+                self._rouse()
+
+    def _step(self, within_s: float) -> bool:
+        """As `step`, in the seat, for a batch that takes no longer than `within_s`."""
         try:
             now = self._clock()
             with self._lock:
-                batch = self._queue.form(now, hurry=self._stopping)
+                batch = self._queue.form(now, hurry=self._stopping, within_s=within_s)
                 if batch is None:
                     return False
                 self._running, self._running_lane = batch.jobs, batch.lane

@@ -417,7 +417,7 @@ def test_united_or_not_a_runtime_gives_the_same_bytes():
         for _ in range(400):
             wanted = [InferRequest("iris", 1, (path,), {"x": rows}, 1) for path in paths]
             jobs = [runtime.submit(request, done.put, rouse=False) for request in wanted]
-            runtime.rouse()
+            runtime.run_quick(0.0)
             assert {done.get(timeout=30) for _ in jobs} == set(jobs)
             for path, job in zip(paths, jobs, strict=True):
                 assert list(job.outputs) == [path]
