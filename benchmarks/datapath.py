@@ -31,8 +31,9 @@ from servers import LOAD_CORE, ROOT, answers, free_port, layertap_command, layer
 
 sys.path.insert(0, str(ROOT))
 
+from service.api.json_inputs import NAMED_ROWS, NUMBERS
 from service.codecs import decode_npy, encode_npy
-from service.json_tensors import lift_array
+from service.json_lifting import lift
 
 _LARGE_CLIENTS = 4
 _SMALL = Request("/predict?model=iris", "application/json", b'{"instances":[[5.1,3.5,1.4,0.2]]}')
@@ -61,7 +62,7 @@ def _parsing() -> dict[str, float]:
     packed = encode_npy(long.astype(np.float32))
     return {
         "by lists (orjson, numpy.array)": _median_ms(lambda: np.array(orjson.loads(text)["instances"])),
-        "straight from the text": _median_ms(lambda: lift_array(text)),
+        "straight from the text": _median_ms(lambda: lift(text, NUMBERS, NAMED_ROWS)),
         "npy": _median_ms(lambda: decode_npy(packed)),
     }
 

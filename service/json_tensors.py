@@ -4,8 +4,8 @@
 long as simdjson, which reads the numbers straight into memory. It flattens nested lists, so whether they were even is
 told by what is left of the text without its numbers: of even lists, one block again and again.
 
-Whatever is not a short document with one long member of even numbers is left to the long way, whose errors say what
-is wrong. What is read here equals what the long way reads, bit for bit and in dtype.
+What is read here equals what the long way reads, bit for bit and in dtype. `json_lifting` finds such lists in a
+document.
 
 Each step holds the interpreter lock for a millisecond or two on a picture. Between them it is let go of, so that an
 event loop that waits for it need not wait for all of them.
@@ -14,8 +14,7 @@ event loop that waits for it need not wait for all of them.
 from __future__ import annotations
 
 import math
-import re
-import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,18 +25,14 @@ import simdjson
 
 from service.tensors import Array
 
-WORTH_IT = 4096
-"""Bytes of text; below, the long way is as quick."""
+NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
+"""Every byte that numbers and the space between them may have."""
 
-_MAX_REST = 4096  # of what is around the numbers
 _LONG_TEXT = 256 * 1024
+_KEPT_TEXT = 2 * 1024 * 1024
 _MAX_DEPTH = 32  # half of what numpy takes; no model's input has as many axes
-_NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
-_MEMBER = re.compile(rb":[ \n\r\t]*(?=\[[\[ \n\r\t]*-?[0-9])")
 _REFUSED = (ValueError, TypeError, OverflowError, RuntimeError)
-# Stands for the numbers in the rest of the text. No text can hold it by chance, and none on purpose.
-_STAND_IN = f"numbers-{secrets.token_hex(16)}"
-_STAND_IN_TEXT = f'"{_STAND_IN}"'.encode()
+_kept = threading.local()  # `parser`: of this thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,34 +52,6 @@ class Numbers:
         return orjson.loads(self.text)
 
 
-def lift_array(body: bytes, at_least: int = WORTH_IT) -> dict[str, Any] | None:
-    """A JSON object in which one long list is `Numbers`: a member, or a member of a member.
-
-    Args:
-        body: JSON text, right or wrong.
-        at_least: how many bytes the list must have.
-
-    Returns:
-        `None` for anything else, and wherever the text is wrong: read it the long way, then.
-    """
-    found = _MEMBER.search(body) if len(body) >= at_least else None
-    if found is None:
-        return None
-    start = found.end()
-    ends = [end for end in (body.find(b"}", start), body.find(b'"', start)) if end >= 0]
-    if not ends or start + len(body) - min(ends) > _MAX_REST:
-        return None
-    text = body[start : min(ends)].rstrip(b", \n\r\t")
-    array = read_numbers(text) if len(text) >= at_least else None
-    if array is None:
-        return None
-    try:
-        document = orjson.loads(b"".join((body[:start], _STAND_IN_TEXT, body[start + len(text) :])))
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) and _put(document, Numbers(array, text)) else None
-
-
 def read_numbers(text: bytes) -> Array | None:
     """Even lists of numbers as an array; as `Numbers.array`.
 
@@ -94,22 +61,36 @@ def read_numbers(text: bytes) -> Array | None:
     Returns:
         `None` for any other text, be it right or wrong, and for whole numbers beyond int64.
     """
-    brackets = text.translate(None, _NUMBERS_AND_SPACE)
+    brackets = text.translate(None, NUMBERS_AND_SPACE)
     _let_others_run(text)
     shape = _even_shape(brackets)
     if shape is None:
         return None
-    _let_others_run(text)
     whole = not (b"." in text or b"e" in text or b"E" in text)
+    numbers = _flat_numbers(text, whole=whole)
+    if numbers is None:
+        return None
+    array = np.frombuffer(numbers, np.int64 if whole else np.float64)
+    return array.reshape(shape) if array.size == math.prod(shape) else None
+
+
+def _flat_numbers(text: bytes, *, whole: bool) -> Any:
+    """The numbers' memory; `None` where simdjson refuses the text.
+
+    A parser's memory is up to 10 times its text. Asking the system for it takes as long as parsing, so each thread
+    keeps its own, unless the text was uncommonly long.
+    """
+    parser = getattr(_kept, "parser", None) or simdjson.Parser()
+    _kept.parser = None  # one that failed is not used again: what it parsed may still be alive in a traceback
     try:
-        # The parser's memory is 10 times that of the text, so it is not kept.
-        parsed: Any = simdjson.Parser().parse(text)
+        parsed: Any = parser.parse(text)
         _let_others_run(text)
         numbers = parsed.as_buffer(of_type="i" if whole else "d")
     except _REFUSED:
         return None
-    array = np.frombuffer(numbers, np.int64 if whole else np.float64)
-    return array.reshape(shape) if array.size == math.prod(shape) else None
+    if len(text) <= _KEPT_TEXT:
+        _kept.parser = parser
+    return numbers
 
 
 def _even_shape(brackets: bytes) -> tuple[int, ...] | None:
@@ -124,10 +105,12 @@ def _even_shape(brackets: bytes) -> tuple[int, ...] | None:
     sizes: list[int] = []
     for level in range(1, depth + 1):
         start = depth - level
-        end = brackets.find(b"]" * level, start) + level
+        end = brackets.find(b"]" * level, start) + level if level < depth else len(brackets)
         size = (end - start - 1) // (len(block) + 1)
-        expected = b"[" + b",".join([block] * size) + b"]"
-        if size < 1 or not brackets.startswith(expected, start):
+        if size < 1:
+            return None
+        expected = b"[" + (block + b",") * (size - 1) + block + b"]"
+        if not brackets.startswith(expected, start):
             return None
         block = expected
         sizes.append(size)
@@ -141,14 +124,3 @@ def _let_others_run(text: bytes) -> None:
     """
     if len(text) > _LONG_TEXT:
         time.sleep(0)
-
-
-def _put(document: dict[str, Any], numbers: Numbers) -> bool:
-    """Puts the numbers in the place of their stand-in; returns whether there was exactly one."""
-    places = [(document, name) for name, value in document.items() if value == _STAND_IN]
-    for inner in document.values():
-        if isinstance(inner, dict):
-            places += [(inner, name) for name, value in inner.items() if value == _STAND_IN]
-    for place, name in places:
-        place[name] = numbers
-    return len(places) == 1

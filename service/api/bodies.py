@@ -9,12 +9,12 @@ import numpy as np
 
 from service.api.http import HttpRequest
 from service.api.intake import Budget, Intake, kind, located
-from service.api.json_inputs import JsonInputs
+from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs
 from service.api.multipart import Part, read_parts
 from service.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
 from service.errors import InvalidInput, InvalidRequest, UnsupportedMedia
 from service.fitting import check_names, fit, fit_named
-from service.json_tensors import lift_array
+from service.json_lifting import lift
 from service.nested_lists import array_from_lists
 from service.tensors import Array, TensorSpec
 
@@ -75,7 +75,7 @@ class InputReader:
         raise UnsupportedMedia(f"Expected {self._taken()}. Received: {received}.")
 
     def _json(self, body: bytes) -> dict[str, Array]:
-        value = lift_array(body) or decode_json(body)
+        value = lift(body, NUMBERS, NAMED_ROWS) or decode_json(body)
         if not isinstance(value, dict):
             raise InvalidInput(
                 f"Expected a JSON object with 'instances' or 'inputs'. Received: {kind(value)}."

@@ -13,9 +13,17 @@ import numpy as np
 from service.api.intake import Budget, Intake, kind, located
 from service.errors import InvalidInput
 from service.fitting import check_names, fit, fit_named
+from service.json_lifting import Place
+from service.json_rows import NamedRows
 from service.json_tensors import Numbers
 from service.nested_lists import UNNUMBERED, array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
+
+NUMBERS: tuple[Place, ...] = (("instances",), ("inputs",), ("inputs", None))
+"""Where `JsonInputs` takes `Numbers` for lists."""
+
+NAMED_ROWS = ("instances",)
+"""Where it takes `NamedRows`."""
 
 _LITERALS = (b"true", b"false", b"null")
 
@@ -46,7 +54,7 @@ class JsonInputs:
         """The inputs of a list of rows: name -> (rows, *row shape) in the input's dtype.
 
         Args:
-            rows: what `instances` holds: a list, or `Numbers` in its place.
+            rows: what `instances` holds: a list, or `Numbers` or `NamedRows` in its place.
             body: the text that it stands in, which tells quickly whether there is anything but numbers.
             strings: how many strings the text holds besides those in the rows: names of members and their values.
 
@@ -55,6 +63,11 @@ class JsonInputs:
         """
         if isinstance(rows, Numbers):
             return self._unnamed_numbers(rows)
+        if isinstance(rows, NamedRows) and rows.columns.keys() == {"b64"}:  # which is no name, and no number
+            rows = rows.lists()
+        if isinstance(rows, NamedRows):
+            check_names(rows.columns, self.intake.inputs, "instances[0]")
+            return self.named(rows.columns, "instances", plain=True)
         if not isinstance(rows, list) or not rows:
             raise InvalidInput(
                 f"Expected 'instances' to be a list of at least one row. Received: {kind(rows)}."

@@ -19,7 +19,7 @@ LAYERS = {
         *["device", "cards", "cores"],
         *["telemetry", "stage_times", "statistics"],
         *["images", "preprocess"],
-        *["codecs", "fitting", "json_tensors", "nested_lists"],
+        *["codecs", "fitting", "json_tensors", "json_lifting", "json_rows", "nested_lists"],
         *["repository", "class_names", "footprints", "layers"],
         *["scheduling", "cache"],
     ],
@@ -38,7 +38,7 @@ LAYERS = {
         "reloading",
     ],
     5: ["api"],
-    6: ["app", "asgi", "exchange", "waiting", "direct", "protocol", "worker"],
+    6: ["app", "asgi", "direct", "exchange", "decoding", "protocol", "waiting", "worker"],
     7: ["wiring", "opener", "greeting", "__main__", "tools"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}

@@ -20,7 +20,8 @@ from service.api.openinference.requests import InputHead
 from service.errors import InvalidInput
 from service.fields import nearest
 from service.fitting import fit
-from service.nested_lists import array_from_lists, quick_rows
+from service.json_tensors import Numbers
+from service.nested_lists import UNNUMBERED, array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
 
 _TEXT = TensorSpec("", (None,), "string")
@@ -147,23 +148,36 @@ def _check_picture_shape(head: InputHead) -> None:
 
 def _read_json(head: InputHead, spec: TensorSpec) -> Array:
     data, shape, where = head.data, head.shape, f"data of input '{head.name}'"
-    _check_list(data, where)
     dtype = datatypes.dtype_of(head.datatype)
+    if isinstance(data, Numbers) and dtype not in UNNUMBERED:
+        return _widened(data.array, head, spec, where)
+    data = _list(data, where)
     if dtype == spec.dtype and len(shape) == 2 and len(data) <= 64:  # as many as `quick_rows` may take
         width = shape[1]
         rows = data if shape[0] == len(data) > 0 and isinstance(data[0], list) else _in_rows(data, width)
         quick = quick_rows(rows, spec)
         if quick is not None and quick.shape == shape:
             return quick
-    sent = TensorSpec(head.name, (None, *shape[1:]), dtype)
-    array = array_from_lists(data, sent, where, plain=False)
-    fitted = fit(_reshaped(array, head, where), sent, where, finite=False)
+    return _widened(array_from_lists(data, _sent(head), where, plain=False), head, spec, where)
+
+
+def _sent(head: InputHead) -> TensorSpec:
+    """The tensor as the request describes it."""
+    return TensorSpec(head.name, (None, *head.shape[1:]), datatypes.dtype_of(head.datatype))
+
+
+def _widened(array: Array, head: InputHead, spec: TensorSpec, where: str) -> Array:
+    """Numbers that were sent as one datatype, in the dtype of the model's input."""
+    fitted = fit(_reshaped(array, head, where), _sent(head), where, finite=False)
     return np.asarray(fitted, spec.dtype)
 
 
-def _check_list(data: Any, where: str) -> None:
+def _list(data: Any, where: str) -> list[Any]:
+    if isinstance(data, Numbers):
+        data = data.lists()
     if not isinstance(data, list):
         raise InvalidInput(f"Expected {where} to be a list. Received: {kind(data)}.")
+    return data
 
 
 def _in_rows(flat: list[Any], width: int) -> list[Any]:
@@ -185,8 +199,7 @@ def _read_elements(
     where = f"data of input '{head.name}'"
     pictures = head.name in intake.images
     if head.size is None:
-        _check_list(head.data, where)
-        array = array_from_lists(head.data, _TEXT, where, plain=False)
+        array = array_from_lists(_list(head.data, where), _TEXT, where, plain=False)
         elements = _reshaped(array, head, where).ravel().tolist()
         if pictures:
             elements = [b64_bytes({"b64": text}, f"{where}[{place}]") for place, text in enumerate(elements)]

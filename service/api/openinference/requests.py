@@ -16,8 +16,10 @@ from service.api.intake import kind
 from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.codecs import decode_json
 from service.errors import InvalidInput, InvalidJson, InvalidParameter, InvalidRequest
+from service.json_lifting import WORTH_IT, Place, lift
 
 _MICROSECONDS = 1e-6
+_NUMBERS: tuple[Place, ...] = (("inputs", None, "data"),)
 _MAX_AXES = 32
 _MAX_OUTPUTS = 1024  # each may be a pattern that is held against every layer
 _MAX_INTEGER = 2**63 - 1
@@ -32,7 +34,7 @@ class InputHead:
         datatype: as written.
         shape: batch axis first.
         size: how many bytes behind the JSON are its; `None` where `data` holds it.
-        data: the JSON value, `None` where it is binary.
+        data: the JSON value, `Numbers` in place of a long list of them, `None` where it is binary.
     """
 
     name: str
@@ -138,6 +140,9 @@ def read_head(text: bytes | memoryview) -> Head:
 
 
 def _parse(text: bytes | memoryview) -> Any:
+    lifted = lift(bytes(text), _NUMBERS) if len(text) >= WORTH_IT else None
+    if lifted is not None:
+        return lifted
     try:
         return decode_json(text)
     except InvalidJson:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service.api.json_inputs import JsonInputs, is_b64, is_plain
+from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs, is_b64, is_plain
 from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.errors import InvalidInput, InvalidJson
 from service.fitting import check_names
-from service.json_tensors import Numbers, lift_array
+from service.json_lifting import lift
+from service.json_rows import NamedRows
+from service.json_tensors import Numbers
 from service.tensors import Array, TensorSpec
 
 _JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}
@@ -82,8 +84,8 @@ def read_document(body: bytes) -> Document:
     """
     if not body:
         raise InvalidJson("JSON Parse error: The document is empty")
-    lifted = lift_array(body)
-    if lifted is not None and "examples" not in lifted:  # whose lists are put together row by row
+    lifted = lift(body, NUMBERS, NAMED_ROWS)
+    if lifted is not None:
         return Document(lifted, body)
     try:
         value = orjson.loads(body)
@@ -110,9 +112,10 @@ def read_predict(document: Document, values: JsonInputs) -> Rows:
         )
     if "instances" in members:
         rows = members["instances"]
-        if isinstance(rows, Numbers):
+        if isinstance(rows, Numbers | NamedRows):
             arrays = values.rows(rows, document.body)
-            return Rows(arrays, bare=_is_bare([_first(rows)], values))
+            parts = rows.columns.values() if isinstance(rows, NamedRows) else [rows]
+            return Rows(arrays, bare=_is_bare((_first(part) for part in parts), values))
         if not isinstance(rows, list):
             raise document.wrong("Expecting 'instances' to be an list/array")
         if not rows:

@@ -1,0 +1,150 @@
+"""Owns rows keyed by name in JSON text, `[{"a": [1, 2], "b": 3}, ...]`: each member of all rows is read as one list.
+
+The text comes split at its quotation marks. Rows of one form are then the same names again and again, and between
+them numbers with the same brackets, commas and space around them; the numbers of one member, put together with commas
+between them, are a list that `json_tensors` reads. Rows that differ in more than their numbers are left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.json_tensors import NUMBERS_AND_SPACE, Numbers, read_numbers
+
+_MAX_MEMBERS = 64  # of a row
+_MAX_AROUND = 18  # pieces before the rows, and behind them: a few members of the document
+_MAX_SPACE = 64  # bytes between two values
+_MARK = b"\x01"  # no JSON has this byte
+_SPACE = rb"[ \n\r\t]*"
+_BEGIN = re.compile(rb"%b:%b(?=\[%b\{%b\Z)" % (_SPACE, _SPACE, _SPACE, _SPACE))
+_END = re.compile(rb"\}%b\]" % _SPACE)
+_COLON = re.compile(rb"%b:%b" % (_SPACE, _SPACE))
+_NEXT_MEMBER = re.compile(rb"%b,%b\Z" % (_SPACE, _SPACE))
+_NEXT_ROW = re.compile(rb"%b\}(%b,%b\{%b)\Z" % (_SPACE, _SPACE, _SPACE, _SPACE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedRows:
+    """A list of objects of a JSON text that have the same members, as one list for each member.
+
+    Args:
+        columns: name -> its values in all rows, in their order.
+    """
+
+    columns: Mapping[str, Numbers]
+
+    def lists(self) -> list[dict[str, Any]]:
+        """The objects themselves, where something else was wanted."""
+        values = [numbers.lists() for numbers in self.columns.values()]
+        return [dict(zip(self.columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+class Found(NamedTuple):
+    """Rows, and where they end.
+
+    Args:
+        rows: what they hold.
+        end: the piece that their list ends in.
+        offset: where in it.
+    """
+
+    rows: NamedRows
+    end: int
+    offset: int
+
+
+def start_of_rows(pieces: list[bytes], members: Collection[str]) -> int:
+    """The piece that ends with the beginning of the first row; 0 where there are no rows.
+
+    Args:
+        pieces: JSON text without its quotation marks.
+        members: the names that a list of rows may have in the document.
+    """
+    for place in range(2, min(len(pieces), _MAX_AROUND), 2):
+        if _BEGIN.match(pieces[place]) and pieces[place - 1].decode("latin-1") in members:
+            return place
+    return 0
+
+
+def read_rows(pieces: list[bytes], start: int) -> Found | None:
+    """The rows that begin in a piece; `None` where they are not alike, or hold anything but numbers.
+
+    Args:
+        pieces: JSON text, right or wrong, without its quotation marks.
+        start: what `start_of_rows` gave.
+    """
+    names = _names_of_first(pieces, start)
+    width = 2 * len(names)  # a name, and what follows it
+    end = _end_of_rows(pieces, start, width) if names else 0
+    if not end or pieces[start + 1 : end : 2] != names * ((end - start) // width):
+        return None
+    last = pieces[end]
+    closed = last.index(b"}") + 1
+    over = _END.match(last, closed - 1)
+    if over is None:
+        return None
+    columns: dict[str, Numbers] = {}
+    for place, name in enumerate(names):
+        values = pieces[start + 2 + 2 * place : end + 1 : width]
+        following = _NEXT_MEMBER
+        if place == len(names) - 1:
+            following = _NEXT_ROW
+            opening = _NEXT_ROW.search(values[0][-_MAX_SPACE:])
+            values[-1] = last[:closed] + (opening[1] if opening else b",{")
+        text, numbers = _plain_name(name), _read_column(values, following)
+        if text is None or text in columns or numbers is None:
+            return None
+        columns[text] = numbers
+    return Found(NamedRows(columns), end, over.end())
+
+
+def _names_of_first(pieces: list[bytes], start: int) -> list[bytes]:
+    """The names of the first row's members, as they are written; none where there are many, or it has no end."""
+    for place in range(start + 2, min(len(pieces), start + 2 + 2 * _MAX_MEMBERS), 2):
+        if b"}" in pieces[place]:
+            return pieces[start + 1 : place : 2]
+    return []
+
+
+def _end_of_rows(pieces: list[bytes], start: int, width: int) -> int:
+    """The piece that the last row ends in; 0 where there is none after whole rows and near the end of the text."""
+    for end in range(len(pieces) - 1, max(start, len(pieces) - _MAX_AROUND), -1):
+        if (end - start) % width == 0 and _END.search(pieces[end]):
+            return end
+    return 0
+
+
+def _plain_name(name: bytes) -> str | None:
+    """What a name says; `None` for one with escapes, or that is no JSON."""
+    try:
+        return str(orjson.loads(b'"%b"' % name)) if b"\\" not in name else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _read_column(values: Sequence[bytes], following: re.Pattern[bytes]) -> Numbers | None:
+    """One member of all rows, one entry a row.
+
+    Args:
+        values: what stands between its name and the next, in each row. All must be of one form.
+        following: what stands between a value and the next name.
+    """
+    colon, comma = _COLON.match(values[0]), following.search(values[0][-_MAX_SPACE:])
+    if colon is None or comma is None:
+        return None
+    joined = _MARK.join(values)
+    # The numbers alone could be put together to a list though a bracket of one row closes in the next.
+    brackets = joined.translate(None, NUMBERS_AND_SPACE)
+    if brackets != _MARK.join([brackets.partition(_MARK)[0]] * len(values)):
+        return None
+    between = comma[0] + _MARK + colon[0]
+    if not joined.endswith(comma[0]) or joined.count(between) != len(values) - 1:
+        return None
+    text = b"[%b]" % joined[colon.end() : -len(comma[0])].replace(between, b",")
+    array = read_numbers(text)
+    return None if array is None or len(array) != len(values) else Numbers(array, text)
