@@ -36,6 +36,7 @@ _ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _SHORT_S = 0.002  # below it, calls themselves cost what more rows in each of them would save
 _GAIN = 0.97  # of the seconds a row, that twice the rows must at least save to be worth their memory
+_SMALL_BYTES = 64 * 1024  # copied sooner than lent
 _FILLING_S = 0.25  # for the sizes between the powers of two
 
 Approve = Callable[[int, Mapping[str, Array]], None]
@@ -251,8 +252,24 @@ def _is_finite(array: Array) -> bool:
 
 
 def _as_memory(array: Array) -> Array:
-    """The array itself, or a copy: OpenVINO takes no memory that it could not write to, though it never does."""
-    return array if array.flags.writeable and array.flags.c_contiguous else np.array(array, order="C")
+    """The array itself, or one of the same numbers that OpenVINO takes: in C order, of memory that may be written to."""
+    if not array.flags.c_contiguous or (not array.flags.writeable and array.nbytes < _SMALL_BYTES):
+        return np.array(array, order="C")
+    return array if array.flags.writeable else np.asarray(_Lent(array))
+
+
+class _Lent:
+    """Read-only memory, a request's body, lent as if it might be written to.
+
+    The binding asks for that; the plugin behind it does not write: where an operation works in its input's place, it
+    does so in a copy. Source: SyncInferRequest::change_default_ptr of OpenVINO's
+    src/plugins/intel_cpu/src/infer_request.cpp, "checks that the user's memory will not be modified".
+    """
+
+    def __init__(self, array: Array) -> None:
+        described = array.__array_interface__
+        self.__array_interface__ = {**described, "data": (described["data"][0], False)}
+        self._owner = array  # the memory lives as long as the view, which keeps this object
 
 
 def _refuse_foreign(indices: Array, size: int) -> None:

@@ -156,3 +156,83 @@ def test_openvino_is_imported_without_the_library_that_reports_to_its_makers():
 
     assert openvino_library.is_installed()
     assert sys.modules["openvino_telemetry"] is None
+
+
+# -- memory -----------------------------------------------------------------------------------------------
+
+
+def in_place(*steps):
+    """x (None, 64) float32 -> operations that could work in their input's place."""
+    x = opset13.parameter([-1, 64], np.float32)
+    x.output(0).set_names({"input_0"})
+    node = x
+    for step in steps:
+        node = step(node)
+    node.output(0).set_names({"output_0000"})
+    return Converted(
+        ov.Model([opset13.result(node)], [x]),
+        (TensorSpec("x", (None, 64), "float32"),),
+        ("y",),
+        {"y": TensorSpec("output_0000", (None, 64), "float32")},
+        {},
+        (),
+    )
+
+
+STEPS = {
+    "relu": [opset13.relu],
+    "clamp": [lambda node: opset13.clamp(node, -0.5, 0.5)],
+    "add": [lambda node: opset13.add(node, opset13.constant(1.0, np.float32))],
+    "swish": [opset13.swish],
+    "softmax": [lambda node: opset13.softmax(node, 1)],
+    "reshape, relu": [
+        lambda node: opset13.reshape(node, np.array([-1, 8, 8]), False),
+        opset13.relu,
+        lambda node: opset13.reshape(node, np.array([-1, 64]), False),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_memory_that_nobody_can_write_to_is_taken_without_a_copy(name, tmp_path):
+    """The pages are mapped for reading: whoever wrote to them would end the process."""
+    values = np.random.default_rng(3).normal(size=(2048, 64)).astype("float32")
+    values.tofile(tmp_path / "body")
+    mapped = np.memmap(tmp_path / "body", "float32", "r", shape=values.shape)
+    function = opened(in_place(*STEPS[name]))
+    seen = watched(function)
+    for rows in (2048, 700):
+        got = function.run({"x": np.asarray(mapped[:rows])})
+        assert got["y"].tobytes() == function.run({"x": values[:rows].copy()})["y"].tobytes()
+    assert np.shares_memory(seen[0], mapped)
+    assert mapped.tobytes() == values.tobytes()
+
+
+def test_short_read_only_rows_and_rows_in_another_order_are_copied():
+    function = opened(in_place(*STEPS["relu"]))
+    seen = watched(function)
+    short = np.frombuffer(bytes(4 * 64), "float32").reshape(1, 64)
+    askew = np.ones((64, 2048), "float32").T
+    for rows in (short, askew):
+        function.run({"x": rows})
+        assert not np.shares_memory(seen[0], rows)
+        seen.clear()
+
+
+def test_what_openvino_was_lent_is_kept_until_the_next_batch():
+    function = opened(in_place(*STEPS["relu"]))
+    function.run({"x": np.frombuffer(np.ones((2048, 64), "float32").tobytes(), "float32").reshape(2048, 64)})
+    again = function._request.get_input_tensor(0).data
+    assert again.min() == again.max() == 1
+
+
+def watched(function):
+    """The arrays that the function gives OpenVINO from now on."""
+    seen, tensor = [], function._tensor
+
+    def watch(array, **options):
+        seen.append(array)
+        return tensor(array, **options)
+
+    function._tensor = watch
+    return seen
