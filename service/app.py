@@ -84,7 +84,10 @@ def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> C
     def infer(endpoint: Endpoint) -> Response:
         exchange = Exchange(endpoint, runtime, telemetry, _given_id())
         try:
-            call = exchange.parse(_read(max_body_bytes))
+            asked = _read(max_body_bytes)
+            if endpoint.is_heavy(asked):
+                exchange.book(exchange.foresee(asked))
+            call = exchange.parse(asked)
             result = runtime.infer(call.request, begun=exchange.begun)
             reply = exchange.finish(exchange.render(result))
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from service.api import catalog
-from service.api.endpoint import Dialect, Endpoint
+from service.api.endpoint import Call, Dialect, Endpoint
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
+from service.decoding import DecodingPool, Task
 from service.direct import DirectRequest
-from service.errors import QueueFull
 from service.exchange import Exchange, body_too_large
 from service.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
@@ -83,9 +83,9 @@ class ExpressLane:
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
         self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
-        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-decode")
-        self._max_decoding = max_decoding
-        self._decoding = 0
+        self._decoding = DecodingPool(decode_threads, max_decoding)
+        # Of their own: a reply that is there must not wait behind bodies that are not even read.
+        self._printing = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-encode")
         self._desk: Desk | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,7 +127,7 @@ class ExpressLane:
             What is to be told when the client leaves before.
         """
         exchange = Exchange(endpoint, self._runtime, self._telemetry, request.headers.get(b"x-request-id"))
-        direct = DirectRequest(self._desk or self._open_desk(), exchange, self._pool, answer)
+        direct = DirectRequest(self._desk or self._open_desk(), exchange, self._printing, answer)
         direct.begin(request)
         return direct
 
@@ -148,12 +148,13 @@ class ExpressLane:
             body = await self._read(receive)
             request = HttpRequest("POST", scope["path"], scope["query_string"], headers, body)
             if endpoint.is_heavy(request):
-                call = await self._in_pool(exchange.parse, request)
+                call = await self._read_aside(endpoint, exchange, request)
             else:
                 call = exchange.parse(request)
             result = await self._wait(call.request, exchange.begun, receive)
             if exchange.is_heavy_reply(result):
-                reply = await self._in_pool(exchange.render, result)
+                loop = asyncio.get_running_loop()
+                reply = await loop.run_in_executor(self._printing, exchange.render, result)
             else:
                 reply = exchange.render(result)
             reply = exchange.finish(reply)
@@ -184,16 +185,16 @@ class ExpressLane:
             raise ClientGone
         return b"".join(chunks)
 
-    async def _in_pool(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self._decoding >= self._max_decoding:
-            raise QueueFull(
-                f"Expected fewer than {self._max_decoding} requests in decoding. Received: one more."
-            )
-        self._decoding += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        finally:
-            self._decoding -= 1
+    async def _read_aside(self, endpoint: Endpoint, exchange: Exchange, request: HttpRequest) -> Call:
+        """The call of a heavy request, read on another thread; refused before where that would be in vain."""
+        foreseen = exchange.foresee(request)
+        model = (foreseen.served.name, foreseen.served.version)
+        kind = (model, endpoint.name, request.body.startswith(b"{"))
+        deadline = self._runtime.deadline(exchange.begun, foreseen.timeout_s)
+        task = Task(kind, model, len(request.body), deadline)
+        exchange.book(foreseen, self._decoding.ahead(task))
+        call: Call = await self._decoding.run(task, exchange.parse, request)
+        return call
 
     async def _wait(self, request: InferRequest, begun: float, receive: Receive) -> InferResult:
         """Queues the request and awaits its result, its deadline or its client's departure."""
@@ -218,7 +219,8 @@ class ExpressLane:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await asyncio.get_running_loop().run_in_executor(None, self._lifespan.stop)
-                self._pool.shutdown(wait=False)
+                self._decoding.close()
+                self._printing.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

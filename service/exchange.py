@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from service.api.endpoint import Call, Dialect, Endpoint
+from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply
 from service.errors import BodyTooLarge, LayertapError, ServiceError
 from service.runtime import Runtime
+from service.scheduling.admission import Place
 from service.telemetry import UNKNOWN, Telemetry, server_timing_header
 from service.tensors import InferResult, Timings
 
@@ -31,7 +32,17 @@ class Exchange:
         request_id: the client's own, if any.
     """
 
-    __slots__ = ("_endpoint", "_runtime", "_telemetry", "begun", "call", "request_id", "timings")
+    __slots__ = (
+        "_endpoint",
+        "_foreseen",
+        "_place",
+        "_runtime",
+        "_telemetry",
+        "begun",
+        "call",
+        "request_id",
+        "timings",
+    )
 
     def __init__(
         self, endpoint: Endpoint, runtime: Runtime, telemetry: Telemetry, request_id: bytes | None
@@ -43,12 +54,29 @@ class Exchange:
         self.begun = time.monotonic()
         self.timings = Timings()
         self.call: Call | None = None
+        self._foreseen: Foresight | None = None
+        self._place: Place | None = None
+
+    def foresee(self, request: HttpRequest) -> Foresight:
+        """What is known of a heavy request before its body is read. Raises RequestError or NotReady."""
+        self._foreseen = foreseen = self._endpoint.foresee(request, self._runtime)
+        return foreseen
+
+    def book(self, foreseen: Foresight, before: tuple[float, float] = (0.0, 0.0)) -> None:
+        """Keeps a place for a heavy request until it is queued or has failed; `before` as `Runtime.book`.
+
+        Raises:
+            QueueFull: it is not likely to be answered in time, so its body need not be read.
+        """
+        deadline = self._runtime.deadline(self.begun, foreseen.timeout_s)
+        self._place = self._runtime.book(foreseen.served, foreseen.outputs, deadline, before)
 
     def parse(self, request: HttpRequest) -> Call:
         """The request's call; may be slow for large bodies and pictures. Raises RequestError or NotReady."""
         begun = time.perf_counter()
         call: Call = self._endpoint.parse(request, self._runtime)
         self.call = call
+        call.request.place = self._place
         self.timings.decode_s = time.perf_counter() - begun
         return call
 
@@ -83,8 +111,13 @@ class Exchange:
         self._record(CLIENT_GONE)
 
     def _record(self, status: int) -> None:
-        call = self.call
+        call, foreseen = self.call, self._foreseen
         model = UNKNOWN
+        if self._place is not None:
+            self._runtime.leave(self._place)
+        if call is None and foreseen is not None:
+            model = foreseen.served.name
+            self._runtime.ledger.failed(model, foreseen.served.version, time.monotonic() - self.begun)
         if call is not None:
             model, version = call.request.model, call.request.version
             if status == 200:

@@ -93,6 +93,10 @@ class LaneCache:
             raise NotReady("The service is draining; send the request to another instance.") from error
         return lane
 
+    def known(self, outputs: tuple[str, ...]) -> Lane | None:
+        """The lane for a set of outputs, if there is one."""
+        return self._warm.get(outputs) or self._cold.get(outputs)
+
     @property
     def compiled(self) -> list[tuple[str, ...]]:
         """The sets of outputs that have a function or are getting one."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from service.errors import DeadlineExceeded, NotReady
 from service.rollout import Rollout, Scan
+from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
 from service.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
 from service.shelf import Shelf
@@ -120,6 +121,11 @@ class Runtime:
         """Rows in the queue now."""
         return self._scheduler.waiting_rows
 
+    @property
+    def backlog_s(self) -> float:
+        """How long it is likely to take until all is answered that waits or runs."""
+        return self._scheduler.backlog_s
+
     # -- models -------------------------------------------------------------------------------------------
 
     def models(self) -> Sequence[ModelStatus]:
@@ -222,12 +228,47 @@ class Runtime:
         served = request.served
         if not isinstance(served, ServedModel):
             served = self._shelf.resolve(request.model, request.version)
-        limit = self._options.request_timeout_s
-        timeout = limit if request.timeout_s is None else min(request.timeout_s, limit)
-        deadline = (begun or time.monotonic()) + timeout
+        deadline = self.deadline(begun or time.monotonic(), request.timeout_s)
         job = Job(request.inputs, request.rows, deadline, done, request.priority)
-        self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse)
+        place = request.place if isinstance(request.place, Place) else None
+        self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse, place=place)
         return job
+
+    def deadline(self, begun: float, timeout_s: float | None) -> float:
+        """When a request's time is over, in seconds of `time.monotonic`.
+
+        Args:
+            begun: when it arrived.
+            timeout_s: the client's own limit, which may shorten the service's.
+        """
+        limit = self._options.request_timeout_s
+        return begun + (limit if timeout_s is None else min(timeout_s, limit))
+
+    def book(
+        self,
+        served: ServedModel | None,
+        outputs: tuple[str, ...],
+        deadline: float,
+        before: tuple[float, float] = (0.0, 0.0),
+    ) -> Place:
+        """Keeps a place for a request of one row whose body is still to be read; see `InferRequest.place`, `leave`.
+
+        Args:
+            served: the model; `None`: nobody knows yet.
+            outputs: what it will probably ask for.
+            deadline: when its time is over.
+            before: seconds until it can be queued, and how many of them are work for the same model.
+
+        Raises:
+            QueueFull: it is not likely to be answered in time; says when to come back.
+        """
+        lane = served.lanes.known(outputs) if served is not None else None
+        return self._scheduler.book(lane, 1, deadline, before)
+
+    def leave(self, place: Place) -> None:
+        """Gives a place back, unless its request was queued."""
+        if place.held:
+            self._scheduler.leave(place)
 
     def listen(self, observe: Callable[[BatchReport], None]) -> None:
         """Tells one more listener, on the engine thread, about every batch after its jobs were told."""

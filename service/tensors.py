@@ -144,6 +144,7 @@ class InferRequest:
         served: what `Runtime.resolve` gave and the arrays were made for. With it the request is answered by that
             very model, also when another has taken its place meanwhile; `None`: by whatever has this name and
             version once the request is queued.
+        place: what `Runtime.book` kept for it before its body was read.
     """
 
     model: str
@@ -154,6 +155,7 @@ class InferRequest:
     timeout_s: float | None = None
     priority: int = 0
     served: object | None = None
+    place: object | None = None
 
 
 @dataclass(slots=True)

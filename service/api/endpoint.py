@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from service.api.http import HttpRequest, Reply
 from service.errors import LayertapError
 from service.runtime import Runtime
+from service.served import ServedModel
 from service.tensors import InferRequest, InferResult
 
 
@@ -39,6 +40,21 @@ class Call(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What is known of a request before its body is read.
+
+    Args:
+        served: the model that will answer.
+        outputs: what it will probably compute.
+        timeout_s: the client's own limit, if it gave one.
+    """
+
+    served: ServedModel
+    outputs: tuple[str, ...]
+    timeout_s: float | None = None
+
+
 class Endpoint(Protocol):
     """One inference route of a dialect."""
 
@@ -49,6 +65,14 @@ class Endpoint(Protocol):
 
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""
+        ...
+
+    def foresee(self, request: HttpRequest, runtime: Runtime) -> Foresight:
+        """What can be told of a heavy request at once.
+
+        Raises:
+            RequestError, NotReady: as `parse`; there is no need to read the body.
+        """
         ...
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from service.api import views
-from service.api.endpoint import Limits
+from service.api.endpoint import Foresight, Limits
 from service.api.http import HttpRequest, Reply
 from service.api.plans import Plan, Planner
 from service.api.problems import problem
@@ -59,6 +59,16 @@ class NativeEndpoint:
             return True
         media = request.headers.get(b"content-type", b"")
         return media.startswith((b"image/", b"multipart/")) or not body.startswith((b"{", NPY_MAGIC))
+
+    def foresee(self, request: HttpRequest, runtime: Runtime) -> Foresight:
+        """What the query says.
+
+        Raises:
+            RequestError: the query is wrong.
+            NotReady: the model cannot answer now.
+        """
+        plan = self._planner.plan(request.query, request.header(b"accept"), runtime)
+        return Foresight(plan.served, plan.outputs, plan.options.timeout_s)
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
         """The call that a request means, its arrays decoded and checked.

@@ -37,13 +37,33 @@ class Cost:
 
     def seconds(self, rows: int) -> float | None:
         """What a batch of so many rows is likely to take; `None` while too few have run."""
+        line = self._line()
+        return None if line is None else line[0] + line[1] * rows
+
+    def price(self) -> tuple[float, float] | None:
+        """Seconds of any batch, and more for each row; `None` while too few batches have run.
+
+        For those who must not promise too much: while all batches had the same number of rows, the rows are taken
+        to cost everything.
+        """
+        if self._batches >= _ENOUGH and not self._variance():
+            return 0.0, self._seconds / self._rows
+        return self._line()
+
+    def _line(self) -> tuple[float, float] | None:
         if self._batches < _ENOUGH:
             return None
         mean_rows, mean_s = self._rows / self._weight, self._seconds / self._weight
-        variance = self._rows_rows / self._weight - mean_rows * mean_rows
-        if variance < 1e-6 * mean_rows * mean_rows:  # one size only; what is left is rounding
-            return mean_s
+        variance = self._variance()
+        if not variance:
+            return mean_s, 0.0
         together = self._rows_seconds / self._weight - mean_rows * mean_s
         # Neither a row nor a batch costs less than nothing: the line is turned about its middle until that holds.
         per_row = min(max(0.0, together / variance), mean_s / mean_rows)
-        return mean_s + per_row * (rows - mean_rows)
+        return mean_s - per_row * mean_rows, per_row
+
+    def _variance(self) -> float:
+        """Of the rows; 0 where all batches had the same number of them."""
+        mean_rows = self._rows / self._weight
+        variance = self._rows_rows / self._weight - mean_rows * mean_rows
+        return variance if variance >= 1e-6 * mean_rows * mean_rows else 0.0  # less than that is rounding

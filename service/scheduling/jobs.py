@@ -155,6 +155,7 @@ class Lane:
 
     Attributes:
         cost: of the function; the engine thread's own.
+        coming_rows: those that a place is kept for; with `price` and `waiting_s`, `admission`'s.
 
     Raises:
         SettingsError: an impossible batch size.
@@ -163,6 +164,7 @@ class Lane:
     __slots__ = (
         "_others",
         "_plain",
+        "coming_rows",
         "cost",
         "error",
         "family",
@@ -170,8 +172,10 @@ class Lane:
         "max_batch_size",
         "name",
         "outputs",
+        "price",
         "run",
         "waiting_rows",
+        "waiting_s",
     )
 
     def __init__(
@@ -199,6 +203,9 @@ class Lane:
         self._plain: OrderedDict[Job, None] = OrderedDict()
         self._others: dict[int, OrderedDict[Job, None]] = {}  # by priority; no queue in it is empty
         self.waiting_rows = 0
+        self.coming_rows = 0
+        self.price: tuple[float, float] | None = None  # seconds of any batch, and of each row in it
+        self.waiting_s = 0.0  # of the rows that wait or come
 
     @property
     def busy(self) -> bool:

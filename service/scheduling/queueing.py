@@ -16,6 +16,8 @@ The rules:
 - Late jobs leave when a batch is formed and never reach the model.
 - Lanes of one family may share a batch: where it has room left and all rows of another lane fit, that lane's family
   says whether some function had better compute them too (`families`). They then go before their turn.
+- A job comes in while fewer rows wait than `max_rows`, so that memory is bounded, and while it is likely to be
+  answered in time (`admission`).
 - A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
 """
 
@@ -25,11 +27,9 @@ import math
 from collections.abc import Iterator
 
 from service.errors import QueueFull
+from service.scheduling.admission import Backlog, Place, retry_after_s
 from service.scheduling.batch import Batch
-from service.scheduling.jobs import Family, Job, Lane
-
-_MAX_RETRY_AFTER_S = 60
-_PACE_KEPT = 0.9  # the part of the measured pace that each batch leaves: about the last ten count
+from service.scheduling.jobs import MIDDLE_PRIORITY, Family, Job, Lane
 
 
 class JobQueue:
@@ -41,26 +41,66 @@ class JobQueue:
 
     Attributes:
         rows: how many rows wait, closed lanes included.
+        backlog: how long that takes.
     """
 
-    __slots__ = ("_delay_s", "_lanes", "_max_rows", "_pace_rows", "_pace_s", "_tickets", "rows")
+    __slots__ = ("_coming_rows", "_delay_s", "_lanes", "_max_rows", "_ranks", "_tickets", "backlog", "rows")
 
     def __init__(self, max_rows: int, delay_s: float) -> None:
         self._max_rows = max_rows
         self._delay_s = delay_s
         self._lanes: dict[Lane, None] = {}  # those in which jobs wait
         self._tickets = 0
-        self._pace_rows = self._pace_s = 0.0
+        self._ranks: dict[int, int] = {}  # priority -> rows that wait, without those of the middle one
+        self._coming_rows = 0
         self.rows = 0
+        self.backlog = Backlog()
 
-    def add(self, lane: Lane, job: Job, now: float) -> bool:
-        """Puts a new job at the back; returns whether that changes when a batch is next due.
+    def book(
+        self, lane: Lane | None, rows: int, deadline: float, now: float, before: tuple[float, float]
+    ) -> Place:
+        """Keeps a place for a job that is still being made; `leave` gives it back. Arguments as `Backlog.check`.
 
         Raises:
-            QueueFull: too many rows wait; says when they will have run, at the measured pace.
+            QueueFull: it is not likely to be answered in time, or too many rows wait and come.
         """
-        if self.rows >= self._max_rows:
-            raise self._full()
+        if self.rows + self._coming_rows >= self._max_rows:
+            raise self._full(now)
+        self.backlog.check(lane, rows, deadline, now, before=before)
+        if lane is not None:
+            lane.coming_rows += rows
+            self.backlog.change(lane)
+        self._coming_rows += rows
+        return Place(lane, rows)
+
+    def leave(self, place: Place) -> None:
+        """Gives a place back, unless that was done already."""
+        if not place.held:
+            return
+        place.held = False
+        if place.lane is not None:
+            place.lane.coming_rows -= place.rows
+            self.backlog.change(place.lane)
+        self._coming_rows -= place.rows
+
+    def add(self, lane: Lane, job: Job, now: float, place: Place | None = None) -> bool:
+        """Puts a new job at the back; returns whether that changes when a batch is next due.
+
+        Args:
+            lane: whose function it needs.
+            job: what waits.
+            now: the time.
+            place: what was kept for it; it is given back, and a job of no more rows is not judged again.
+
+        Raises:
+            QueueFull: it is not likely to be answered in time, or too many rows wait; says when they will have run.
+        """
+        if place is not None:
+            self.leave(place)
+        if place is None or job.rows > place.rows:
+            if self.rows + self._coming_rows >= self._max_rows:
+                raise self._full(now)
+            self.backlog.check(lane, job.rows, job.deadline, now, share=self._share(job.priority))
         job.lane = lane
         job.wanted = lane.outputs
         job.submitted = now
@@ -69,8 +109,8 @@ class JobQueue:
         if first:
             self._lanes[lane] = None
         lane.put(job)
-        lane.waiting_rows += job.rows
-        self.rows += job.rows
+        self._count(lane, job, job.rows)
+        self.backlog.change(lane)
         if lane.run is None:
             return False
         return first or not self._delay_s or lane.waiting_rows >= lane.max_batch_size
@@ -79,7 +119,8 @@ class JobQueue:
         """Takes out what waits of a job, if anything does."""
         lane = job.lane
         if lane is not None and job.stop < job.rows:
-            self._leave(lane, job.rows - job.stop)
+            self._count(lane, job, job.stop - job.rows)
+            self.backlog.change(lane)
             lane.remove(job)
             self._forget_if_empty(lane)
 
@@ -105,14 +146,18 @@ class JobQueue:
             hurry: as `next_due`.
             within_s: how long the batch may take, judged by those before it; one that nobody knows is too long.
         """
+        self.backlog.settle()
         due = [lane for lane in self._open_lanes() if self._due(lane, hurry) <= now]
         lane = min(due, key=_turn, default=None)
         if lane is None or lane.run is None or not _is_quick(lane, within_s):
             return None
+        before_s = self.backlog.estimated_s
         jobs, late = self._take_from(lane, now)
         batch = Batch(lane, lane.run, jobs, late)
         if lane.family is not None and self._lanes and jobs:
-            return self._with_company(batch, lane.family, now)
+            batch = self._with_company(batch, lane.family, now)
+        if jobs:
+            self.backlog.began(batch.lane, before_s, now)
         return batch
 
     def _with_company(self, batch: Batch, family: Family, now: float) -> Batch:
@@ -142,20 +187,25 @@ class JobQueue:
         jobs, late = _choose(lane, now)
         for job in jobs:
             self._take(lane, job)
+        self.backlog.change(lane)
         self._forget_if_empty(lane)
         return jobs, late
 
-    def measured(self, rows: int, seconds: float) -> None:
-        """Learns from a batch how fast rows are run."""
-        self._pace_rows = self._pace_rows * _PACE_KEPT + rows
-        self._pace_s = self._pace_s * _PACE_KEPT + seconds
-
-    def _full(self) -> QueueFull:
-        wait_s = self.rows * self._pace_s / self._pace_rows if self._pace_rows else 0.0
+    def _full(self, now: float) -> QueueFull:
         return QueueFull(
-            f"Expected fewer than {self._max_rows} waiting rows (max_queue_rows). Received: {self.rows}.",
-            retry_after_s=min(_MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s))),
+            f"Expected fewer than {self._max_rows} waiting rows (max_queue_rows). "
+            f"Received: {self.rows + self._coming_rows}.",
+            retry_after_s=retry_after_s(self.backlog.seconds(now)),
         )
+
+    def _share(self, priority: int) -> float:
+        """The part of the rows that wait that goes before a new job of this priority."""
+        if (not self._ranks and priority == MIDDLE_PRIORITY) or not self.rows:
+            return 1.0
+        later = sum(rows for rank, rows in self._ranks.items() if rank > priority)
+        if priority < MIDDLE_PRIORITY:
+            later += self.rows - sum(self._ranks.values())
+        return 1.0 - later / self.rows
 
     def _open_lanes(self) -> Iterator[Lane]:
         return (lane for lane in self._lanes if lane.run is not None)
@@ -169,7 +219,7 @@ class JobQueue:
 
     def _take(self, lane: Lane, job: Job) -> None:
         """Accounts for the part that `_choose` took; the rest keeps its place or goes to the back."""
-        self._leave(lane, job.stop - job.start)
+        self._count(lane, job, job.start - job.stop)
         rest = job.rows - job.stop
         if not rest:
             lane.remove(job)
@@ -177,9 +227,15 @@ class JobQueue:
             lane.put_back(job)
             self._tickets = job.ticket = self._tickets + 1
 
-    def _leave(self, lane: Lane, rows: int) -> None:
-        lane.waiting_rows -= rows
-        self.rows -= rows
+    def _count(self, lane: Lane, job: Job, rows: int) -> None:
+        """Counts rows of a job that come to wait, or fewer than none for those that leave."""
+        lane.waiting_rows += rows
+        self.rows += rows
+        priority = job.priority
+        if priority != MIDDLE_PRIORITY:
+            self._ranks[priority] = self._ranks.get(priority, 0) + rows
+            if not self._ranks[priority]:
+                del self._ranks[priority]
 
     def _forget_if_empty(self, lane: Lane) -> None:
         if not lane.busy:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
+from service.scheduling.admission import Place
 from service.scheduling.batch import BatchReport
 from service.scheduling.batching import run_batch
 from service.scheduling.jobs import Job, Lane, Run, mark_finished, twin
@@ -110,16 +111,45 @@ class Scheduler:
         """Rows that wait for a batch, those in closed lanes included."""
         return self._queue.rows
 
-    def submit(self, lane: Lane, job: Job, *, rouse: bool = True) -> None:
+    @property
+    def backlog_s(self) -> float:
+        """How long it is likely to take until all is done that waits or runs; 0 while nothing was measured."""
+        now = self._clock()
+        with self._lock:
+            return self._queue.backlog.seconds(now)
+
+    def book(self, lane: Lane | None, rows: int, deadline: float, before: tuple[float, float]) -> Place:
+        """Keeps a place for a job that is still being made; it must be given to `submit` or `leave`.
+
+        Args:
+            lane: whose function it will need; `None`: nobody knows yet.
+            rows: how many it is thought to have.
+            deadline: when its answer is worthless.
+            before: seconds until it can be submitted, and how many of them are work for the same lane.
+
+        Raises:
+            QueueFull: it is not likely to be answered in time; says when to come back.
+        """
+        now = self._clock()
+        with self._lock:
+            return self._queue.book(lane, rows, deadline, now, before)
+
+    def leave(self, place: Place) -> None:
+        """Gives a place back whose job will not come; does nothing where one has come."""
+        with self._lock:
+            self._queue.leave(place)
+
+    def submit(self, lane: Lane, job: Job, *, rouse: bool = True, place: Place | None = None) -> None:
         """Queues a job, each only once.
 
         Args:
             lane: whose function it needs.
             job: what waits.
+            place: what `book` kept for it.
             rouse: wake an engine that sleeps. Whoever submits many at once calls `run_quick` after the last.
 
         Raises:
-            QueueFull: too many rows wait; says when to come back.
+            QueueFull: too many rows wait, or it is not likely to be answered in time; says when to come back.
             NotReady: the scheduler stops.
             EngineStopped: the engine has died.
             LayertapError: what the lane failed with.
@@ -127,8 +157,10 @@ class Scheduler:
         now = self._clock()
         with self._lock:
             if self._stopping or self._dead or lane.error is not None:
+                if place is not None:
+                    self._queue.leave(place)
                 raise self._refusal(lane)
-            if self._queue.add(lane, job, now) and self._sleeping and rouse:
+            if self._queue.add(lane, job, now, place) and self._sleeping and rouse:
                 self._rouse()
 
     def cancel(self, job: Job, error: LayertapError | None = None) -> bool:
@@ -230,6 +262,7 @@ class Scheduler:
                 report = run_batch(batch, self._clock, self._claim)
                 if not report.failed:
                     batch.lane.cost.measured(*report.passes[0])
+                    self._queue.backlog.measured(report.seconds)
                 self._report(report)
             self._running, self._running_lane = (), None
             if self._draining:
@@ -265,7 +298,6 @@ class Scheduler:
         self._wake.notify()
 
     def _report(self, report: BatchReport) -> None:
-        self._queue.measured(report.rows, report.seconds)
         for observe in self._observers:
             try:
                 observe(report)

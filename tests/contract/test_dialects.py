@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from drivers import MAX_BODY_BYTES, open_site
 
+from service.api.endpoint import Foresight
 from service.api.http import Reply
 from service.errors import MethodNotAllowed, NotFound
 from service.tensors import InferRequest
@@ -27,6 +28,10 @@ class Doubler:
 
     def is_heavy(self, request):
         return b"slow" in request.query
+
+    def foresee(self, _, runtime):
+        served = runtime.resolve(self.path.rsplit("/", 1)[1])
+        return Foresight(served, tuple(output.path for output in served.spec.outputs))
 
     def parse(self, request, runtime):
         served = runtime.resolve(self.path.rsplit("/", 1)[1])

@@ -307,7 +307,7 @@ def test_rows_that_run_and_rows_that_left_make_room():
 )
 def test_retry_after_follows_the_measured_pace(batch_s, waiting, expected):
     desk = Desk(max_batch_size=4, max_queue_rows=waiting, seconds=batch_s)
-    for _ in range(3):
+    for _ in range(4):
         desk.submit(1, 2, 3, 4)
         desk.run_all()
     desk.submit(*range(waiting))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from service.api import compression
 from service.api.bodies import IMAGE_MAGIC
-from service.api.endpoint import Limits
+from service.api.endpoint import Foresight, Limits
 from service.api.http import HttpRequest, Reply
 from service.api.intake import Intake
 from service.api.openinference.faults import fault
@@ -25,6 +26,8 @@ from service.tensors import Array, InferRequest, InferResult
 
 _HEAVY_JSON_BYTES = 32 * 1024
 _HEAVY_BINARY_BYTES = 1024 * 1024
+_TIMEOUT = re.compile(rb'"timeout"\s*:\s*([0-9]{1,18})(?=\s*[,}])')  # microseconds, as Triton has it
+_NEAR_AN_END = 2048  # bytes
 _MEND = "Ask for fewer rows or outputs, or for binary data."
 
 
@@ -69,6 +72,17 @@ class InferEndpoint:
             or (size == 0 and body.startswith(IMAGE_MAGIC))
             or body.find(b'"BYTES"', 0, size) >= 0
         )
+
+    def foresee(self, request: HttpRequest, runtime: Runtime) -> Foresight:
+        """What the path says, and the limit where it stands at one of the ends of the JSON, as clients write it.
+
+        Raises:
+            RequestError: the path is wrong.
+            NotReady: the model cannot answer now.
+        """
+        served = runtime.resolve(*model_path(request.path))
+        outputs = served.layers.ordered(output.path for output in served.spec.outputs)
+        return Foresight(served, outputs, _foreseen_timeout_s(request))
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
         """The call that a request means, its arrays decoded and checked.
@@ -151,6 +165,20 @@ class InferEndpoint:
             if sum([len(wish.name) for wish in wishes]) <= LONGEST:
                 self._plans.keep(key, generation, plan)
         return plan
+
+
+def _foreseen_timeout_s(request: HttpRequest) -> float | None:
+    """The timeout parameter where it stands near one of the ends of the JSON; `None` where it does not, or is odd.
+
+    What is overlooked here is found when the body is read.
+    """
+    body = request.body
+    length = request.headers.get(b"inference-header-content-length", b"")
+    end = int(length) if length.isdigit() and len(length) < 10 else len(body)
+    found = _TIMEOUT.search(body, 0, min(_NEAR_AN_END, end)) or _TIMEOUT.search(
+        body, max(0, end - _NEAR_AN_END), end
+    )
+    return int(found[1]) / 1e6 or None if found else None
 
 
 _RAW = Head(id=None, inputs=(), outputs=(), binary=True, timeout_s=None, priority=0)

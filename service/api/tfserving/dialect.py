@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from service.api import views
 from service.api.compression import unpack
-from service.api.endpoint import Limits
+from service.api.endpoint import Foresight, Limits
 from service.api.http import HttpRequest, Reply
 from service.api.tfserving import documents, printing
 from service.api.tfserving.requests import read_document, read_examples, read_predict
@@ -66,6 +66,16 @@ class TensorFlowEndpoint:
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures, large bodies and packed ones do."""
         return b"content-encoding" in request.headers or is_heavy_json(request.body)
+
+    def foresee(self, request: HttpRequest, runtime: Runtime) -> Foresight:
+        """What the path says; of the signature, which stands in the body, the usual one is taken.
+
+        Raises:
+            RequestError: the path is wrong.
+            NotReady: the model cannot answer now.
+        """
+        plan = self._planner.plan(request.path, "", runtime)
+        return Foresight(plan.served, plan.outputs)
 
     def parse(self, request: HttpRequest, runtime: Runtime) -> Call:
         """The call that a request means, its arrays decoded and checked.
