@@ -1,6 +1,7 @@
 """Measures the way from a body to an array, and who waits meanwhile: `make bench-datapath`.
 
-1. A body of 1x224x224x3 to an array, in-process: by lists, straight from the text, and as npy.
+1. A body of 1x224x224x3 to an array, in-process: by lists, straight from the text, in every form that JSON has for
+   it, and as npy; and 2,000 rows keyed by the names of two inputs.
 2. The time of small requests, one after the other, alone and beside clients that send such bodies without a pause.
 3. Pictures a second by the setting decode_threads.
 
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -35,6 +37,7 @@ from service.api.json_inputs import NAMED_ROWS, NUMBERS
 from service.codecs import decode_npy, encode_npy
 from service.json_lifting import lift
 
+_PLACES = (*NUMBERS, ("inputs", None, "data"))
 _LARGE_CLIENTS = 4
 _SMALL = Request("/predict?model=iris", "application/json", b'{"instances":[[5.1,3.5,1.4,0.2]]}')
 
@@ -56,15 +59,44 @@ def _median_ms(work: Callable[[], object], times: int = 31) -> float:
     return statistics.median(found) * 1e3
 
 
-def _parsing() -> dict[str, float]:
-    text = body(ENDPOINTS["pooling"])
-    long = np.array(orjson.loads(text)["instances"])
-    packed = encode_npy(long.astype(np.float32))
-    return {
-        "by lists (orjson, numpy.array)": _median_ms(lambda: np.array(orjson.loads(text)["instances"])),
-        "straight from the text": _median_ms(lambda: lift(text, NUMBERS, NAMED_ROWS)),
-        "npy": _median_ms(lambda: decode_npy(packed)),
+def _bodies() -> dict[str, tuple[bytes, Callable[[Any], list[Any]]]]:
+    """JSON bodies by what they are, each with what finds the lists in it."""
+    picture = json.loads(body(ENDPOINTS["pooling"]))["instances"]
+    shape = list(np.shape(picture))
+    flat = np.ravel(picture).tolist()
+    rows = [{"left": flat[place : place + 16], "right": place} for place in range(2000)]
+
+    def tensor(data: list[Any]) -> dict[str, Any]:
+        return {"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]}
+
+    documents: dict[str, tuple[dict[str, Any], Callable[[Any], list[Any]]]] = {
+        "rows": ({"instances": picture}, lambda document: [document["instances"]]),
+        "columns": ({"inputs": {"x": picture}}, lambda document: [document["inputs"]["x"]]),
+        "V2, nested": (tensor(picture), lambda document: [document["inputs"][0]["data"]]),
+        "V2, flat": (tensor(flat), lambda document: [document["inputs"][0]["data"]]),
+        "2,000 rows by name": (
+            {"instances": rows},
+            lambda document: [[row[name] for row in document["instances"]] for name in ("left", "right")],
+        ),
     }
+    return {name: (json.dumps(document).encode(), find) for name, (document, find) in documents.items()}
+
+
+def _parsing() -> dict[str, dict[str, float]]:
+    found = {}
+    for name, (text, find) in _bodies().items():
+        lifted = lift(text, _PLACES, NAMED_ROWS)
+        if lifted is None:
+            raise SystemExit(f"{name}: not read straight from the text")
+        found[name] = {
+            "by_lists_ms": _median_ms(
+                lambda text=text, find=find: list(map(np.array, find(orjson.loads(text))))
+            ),
+            "straight_ms": _median_ms(lambda text=text: lift(text, _PLACES, NAMED_ROWS)),
+        }
+    packed = encode_npy(np.asarray(json.loads(body(ENDPOINTS["pooling"]))["instances"], np.float32))
+    found["npy"] = {"straight_ms": _median_ms(lambda: decode_npy(packed))}
+    return found
 
 
 def _small_times_ms(port: int, seconds: float) -> list[float]:
@@ -124,9 +156,11 @@ def main() -> None:
         waiting = _beside_large(port, options.seconds)
     pictures = {} if options.no_pictures else _pictures(options.seconds)
     out = io.StringIO()
-    print("| body of 1x224x224x3 | ms |\n|---|--:|", file=out)
-    for way, ms in parsing.items():
-        print(f"| {way} | {ms:.2f} |", file=out)
+    print("| body of 1x224x224x3 | by lists, ms | straight, ms | times |\n|---|--:|--:|--:|", file=out)
+    for form, times in parsing.items():
+        straight, lists = times["straight_ms"], times.get("by_lists_ms")
+        beside = f"{lists:.2f} | {straight:.2f} | {lists / straight:.1f}" if lists else f"| {straight:.2f} |"
+        print(f"| {form} | {beside} |", file=out)
     print("\n| small requests | p50 ms | p99 ms | longest ms |\n|---|--:|--:|--:|", file=out)
     for place, spread in waiting.items():
         print(

@@ -27,6 +27,7 @@ WORTH_IT = 4096
 """Bytes of text; below, the long way is as quick."""
 
 _MAX_REST = 4096  # of what is around the numbers, besides as much as they have themselves
+_ROWS_TIMES = 4  # as many bytes as a list must have, make rows worth it
 _FEW_MARKS = 64
 _LIST = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*(?=\[[\[ \n\r\t]*-?[0-9])")
 # Stands for what was taken out. No text can hold it by chance, and none on purpose.
@@ -51,6 +52,8 @@ def lift(
         return None
     pieces = _split(body)
     start = start_of_rows(pieces, rows)
+    if start and len(body) < _ROWS_TIMES * at_least:
+        return None
     lifted = _lift_rows(pieces, start) if start else _lift_lists(pieces, at_least)
     if not lifted:
         return None

@@ -8,7 +8,7 @@ between them, are a list that `json_tensors` reads. Rows that differ in more tha
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from service.json_tensors import NUMBERS_AND_SPACE, Numbers, read_numbers
 _MAX_MEMBERS = 64  # of a row
 _MAX_AROUND = 18  # pieces before the rows, and behind them: a few members of the document
 _MAX_SPACE = 64  # bytes between two values
-_MARK = b"\x01"  # no JSON has this byte
+_BETWEEN = b",\r"  # entries; rows whose own space has carriage returns are left alone
+_NUMBERS_AND_BLANKS = NUMBERS_AND_SPACE.replace(b"\r", b"")
 _SPACE = rb"[ \n\r\t]*"
 _BEGIN = re.compile(rb"%b:%b(?=\[%b\{%b\Z)" % (_SPACE, _SPACE, _SPACE, _SPACE))
 _END = re.compile(rb"\}%b\]" % _SPACE)
@@ -127,7 +128,7 @@ def _plain_name(name: bytes) -> str | None:
         return None
 
 
-def _read_column(values: Sequence[bytes], following: re.Pattern[bytes]) -> Numbers | None:
+def _read_column(values: list[bytes], following: re.Pattern[bytes]) -> Numbers | None:
     """One member of all rows, one entry a row.
 
     Args:
@@ -137,14 +138,19 @@ def _read_column(values: Sequence[bytes], following: re.Pattern[bytes]) -> Numbe
     colon, comma = _COLON.match(values[0]), following.search(values[0][-_MAX_SPACE:])
     if colon is None or comma is None:
         return None
-    joined = _MARK.join(values)
-    # The numbers alone could be put together to a list though a bracket of one row closes in the next.
-    brackets = joined.translate(None, NUMBERS_AND_SPACE)
-    if brackets != _MARK.join([brackets.partition(_MARK)[0]] * len(values)):
+    before, behind = colon[0], comma[0]
+    entries = [
+        value[len(before) : -len(behind)]
+        for value in values
+        if value.startswith(before) and value.endswith(behind)
+    ]
+    if len(entries) < len(values):
         return None
-    between = comma[0] + _MARK + colon[0]
-    if not joined.endswith(comma[0]) or joined.count(between) != len(values) - 1:
+    text = b"[%b]" % _BETWEEN.join(entries)
+    # Each entry must have the same brackets: together they could make a list though one of them closes in the next.
+    marked = text.translate(None, _NUMBERS_AND_BLANKS)
+    first = marked[1:-1].partition(_BETWEEN)[0]
+    if b"\r" in first or marked != b"[%b]" % _BETWEEN.join([first] * len(entries)):
         return None
-    text = b"[%b]" % joined[colon.end() : -len(comma[0])].replace(between, b",")
-    array = read_numbers(text)
-    return None if array is None or len(array) != len(values) else Numbers(array, text)
+    array = read_numbers(text, marked.replace(b"\r", b""))
+    return None if array is None or len(array) != len(entries) else Numbers(array, text)

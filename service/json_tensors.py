@@ -52,18 +52,18 @@ class Numbers:
         return orjson.loads(self.text)
 
 
-def read_numbers(text: bytes) -> Array | None:
+def read_numbers(text: bytes, brackets: bytes | None = None) -> Array | None:
     """Even lists of numbers as an array; as `Numbers.array`.
 
     Args:
         text: JSON text, `[[1, 2.5], [3, 4]]`.
+        brackets: the text without NUMBERS_AND_SPACE, where that is known.
 
     Returns:
         `None` for any other text, be it right or wrong, and for whole numbers beyond int64.
     """
-    brackets = text.translate(None, NUMBERS_AND_SPACE)
+    shape = _even_shape(text.translate(None, NUMBERS_AND_SPACE) if brackets is None else brackets)
     _let_others_run(text)
-    shape = _even_shape(brackets)
     if shape is None:
         return None
     whole = not (b"." in text or b"e" in text or b"E" in text)

@@ -138,6 +138,10 @@ def test_other_documents_are_left_alone(body):
         '[{"x": 1}{"x": 2}]',
         '[{"x": 1},\x01{"x": 2}]',
         '[{"x": \x012}, {"x": 3}]',
+        '[{"x": [1,\r2]}, {"x": [3,\r4]}]',
+        '[{"x": [1, 2]}, {"x": [3}, {"x": 4],\r[5, 6]}, {"x": [7, 8]}]',
+        '[{"x": [1, 2]}, {"x": [3}, {"x": 4], [5, 6]}, {"x": [7, 8]}]',
+        '[{"x": [1],\r[2]}, {"x": [3]}]',
         '[{"\x01": 2}, {"\x01": 3}]',
         '[{"\\u0061": 2}, {"\\u0061": 3}]',
         '[{"x": NaN}, {"x": 1}]',
@@ -416,5 +420,5 @@ class CountedReads:
             patch.setattr(json_rows, "read_numbers", self.read)
             self.result = lift(body.encode(), LISTS, ROWS, 1)
 
-    def read(self, text):
+    def read(self, text, _=None):
         self.bytes_read += len(text)
