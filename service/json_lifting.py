@@ -1,9 +1,8 @@
 """Owns what is taken out of a JSON document before it is parsed: long lists of numbers, and rows keyed by name.
 
-The text is split at its quotation marks; a list of numbers then is one piece, or the beginning of one (rows:
-`json_rows`). In what is left a string stands in for each, and that is parsed as usual. A piece that was inside a
-string all along, behind an escaped quotation mark, does no harm: the mark that its stand-in begins with would end that
-string, and what is left would be no JSON.
+A list of numbers lies between two quotation marks; how rows are found says `json_rows`. In what is left a string
+stands in for each, and that is parsed as usual. A list that was inside a string all along, behind an escaped quotation
+mark, does no harm: the mark that its stand-in begins with would end that string, and what is left would be no JSON.
 
 Whatever is wrong or uncommon is left to the long way, whose errors say what is wrong.
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import orjson
@@ -23,13 +23,17 @@ from service.json_tensors import Numbers, read_numbers
 Place: TypeAlias = tuple[str | None, ...]
 """Where a value may stand in a document: the members on the way to it; `None` for any member or any entry."""
 
+Lifted: TypeAlias = dict[str, Numbers | NamedRows]
+
 WORTH_IT = 4096
 """Bytes of text; below, the long way is as quick."""
 
 _MAX_REST = 4096  # of what is around the numbers, besides as much as they have themselves
 _ROWS_TIMES = 4  # as many bytes as a list must have, make rows worth it
-_FEW_MARKS = 64
+_MAX_MARKS = 512  # of quotation; a document with more of them is hardly one of long lists
+_MAX_SPACE = 64  # bytes behind a list
 _LIST = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*(?=\[[\[ \n\r\t]*-?[0-9])")
+_NOTHING: tuple[bytes, Lifted] = (b"", {})
 # Stands for what was taken out. No text can hold it by chance, and none on purpose.
 _STAND_IN = f"numbers-{secrets.token_hex(16)}-"
 
@@ -50,15 +54,16 @@ def lift(
     """
     if len(body) < at_least:
         return None
-    pieces = _split(body)
-    start = start_of_rows(pieces, rows)
-    if start and len(body) < _ROWS_TIMES * at_least:
-        return None
-    lifted = _lift_rows(pieces, start) if start else _lift_lists(pieces, at_least)
+    marks = _first_marks(body)
+    start = start_of_rows(body, marks, rows)
+    if start:
+        rest, lifted = _without_rows(body, start) if len(body) >= _ROWS_TIMES * at_least else _NOTHING
+    else:
+        rest, lifted = _without_lists(body, marks, at_least)
     if not lifted:
         return None
     try:
-        document = orjson.loads(b'"'.join(pieces))
+        document = orjson.loads(rest)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(document, dict) or not _put(document, lifted, (*lists, *((name,) for name in rows))):
@@ -66,20 +71,14 @@ def lift(
     return document
 
 
-Lifted: TypeAlias = dict[str, Numbers | NamedRows]
-
-
-def _split(body: bytes) -> list[bytes]:
-    """The text between the quotation marks; `bytes.split` looks at one byte at a time, `find` at many."""
-    pieces: list[bytes] = []
-    start = 0
-    while (end := body.find(b'"', start)) >= 0:
-        pieces.append(body[start:end])
-        start = end + 1
-        if len(pieces) > _FEW_MARKS:
-            return body.split(b'"')
-    pieces.append(body[start:])
-    return pieces
+def _first_marks(body: bytes) -> list[int]:
+    """Where the quotation marks are; of many, the first."""
+    marks: list[int] = []
+    place = body.find(b'"')
+    while place >= 0 and len(marks) <= _MAX_MARKS:
+        marks.append(place)
+        place = body.find(b'"', place + 1)
+    return marks
 
 
 def _put(document: dict[str, Any], lifted: Lifted, wanted: Collection[Place]) -> bool:
@@ -108,47 +107,56 @@ def _is_at(path: tuple[Any, ...], places: Collection[Place]) -> bool:
 
 
 def _stand_in(number: int) -> tuple[str, bytes]:
-    """A string, and its JSON text behind the colon of a member."""
+    """A string, and its JSON text."""
     name = f"{_STAND_IN}{number}"
-    return name, f':"{name}"'.encode()
+    return name, f'"{name}"'.encode()
 
 
-def _lift_lists(pieces: list[bytes], at_least: int) -> Lifted:
-    """Replaces the long lists among the pieces; empty where there are none, or any is not even."""
-    found = list(_long_lists(pieces, at_least))
-    taken = sum([end - start for _, start, end in found])
-    if sum(map(len, pieces)) > 2 * taken + _MAX_REST:
-        return {}
+def _without_lists(body: bytes, marks: list[int], at_least: int) -> tuple[bytes, Lifted]:
+    """What is left of the text, and its long lists; nothing where there are none, or any is not even."""
+    found = list(_long_lists(body, marks, at_least)) if len(marks) <= _MAX_MARKS else []
+    if len(body) > 2 * sum([end - start for start, end in found]) + _MAX_REST:
+        return _NOTHING
     lifted: Lifted = {}
-    for place, start, end in found:
-        piece = pieces[place]
-        text = piece[start:end]
+    rest: list[bytes] = []
+    place = 0
+    for start, end in found:
+        text = body[start:end]
         array = read_numbers(text)
         if array is None:
-            return {}
-        stand_in, replacement = _stand_in(place)
-        lifted[stand_in] = Numbers(array, text)
-        pieces[place] = replacement + piece[end:]
-    return lifted
+            return _NOTHING
+        name, stand_in = _stand_in(start)
+        lifted[name] = Numbers(array, text)
+        rest += (body[place:start], stand_in)
+        place = end
+    return b"".join([*rest, body[place:]]), lifted
 
 
-def _long_lists(pieces: list[bytes], at_least: int) -> Iterator[tuple[int, int, int]]:
-    """Where long lists are that may be even: the piece, and from where to where in it."""
-    for place, piece in enumerate(pieces):
-        found = _LIST.match(piece) if len(piece) >= at_least else None
+def _long_lists(body: bytes, marks: list[int], at_least: int) -> Iterator[tuple[int, int]]:
+    """From where to where long lists are that may be even."""
+    for mark, following in pairwise([*marks, len(body)]):
+        found = _LIST.match(body, mark + 1, following) if following - mark > at_least else None
         if found is not None:
             start = found.end()
-            end = piece.find(b"}", start)
-            end = len(piece[: end if end >= 0 else None].rstrip(b", \n\r\t"))
+            brace = body.find(b"}", start, following)
+            end = brace if brace >= 0 else following
+            tail = body[max(start, end - _MAX_SPACE) : end]
+            end -= len(tail) - len(tail.rstrip(b", \n\r\t"))
             if end - start >= at_least:
-                yield place, start, end
+                yield start, end
 
 
-def _lift_rows(pieces: list[bytes], start: int) -> Lifted:
-    """Replaces the rows among the pieces; empty where they cannot be read."""
+def _without_rows(body: bytes, start: int) -> tuple[bytes, Lifted]:
+    """What is left of the text, and its rows; nothing where they cannot be read.
+
+    Args:
+        body: the text.
+        start: what `start_of_rows` gave.
+    """
+    pieces = body.split(b'"')
     found = read_rows(pieces, start)
     if found is None:
-        return {}
-    stand_in, replacement = _stand_in(start)
-    pieces[start : found.end + 1] = [replacement + pieces[found.end][found.offset :]]
-    return {stand_in: found.rows}
+        return _NOTHING
+    name, stand_in = _stand_in(start)
+    rest = [*pieces[:start], b":" + stand_in + pieces[found.end][found.offset :], *pieces[found.end + 1 :]]
+    return b'"'.join(rest), {name: found.rows}

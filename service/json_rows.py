@@ -8,7 +8,7 @@ between them, are a list that `json_tensors` reads. Rows that differ in more tha
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,15 +59,17 @@ class Found(NamedTuple):
     offset: int
 
 
-def start_of_rows(pieces: list[bytes], members: Collection[str]) -> int:
-    """The piece that ends with the beginning of the first row; 0 where there are no rows.
+def start_of_rows(body: bytes, marks: Sequence[int], members: Collection[str]) -> int:
+    """The piece that ends with the beginning of the first row, of those between quotation marks; 0 for no rows.
 
     Args:
-        pieces: JSON text without its quotation marks.
+        body: JSON text, right or wrong.
+        marks: where its first quotation marks are.
         members: the names that a list of rows may have in the document.
     """
-    for place in range(2, min(len(pieces), _MAX_AROUND), 2):
-        if _BEGIN.match(pieces[place]) and pieces[place - 1].decode("latin-1") in members:
+    for place in range(2, min(len(marks), _MAX_AROUND), 2):
+        before, mark, following = marks[place - 2 : place + 1]
+        if _BEGIN.match(body, mark + 1, following) and body[before + 1 : mark].decode("latin-1") in members:
             return place
     return 0
 
