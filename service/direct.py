@@ -49,17 +49,19 @@ class DirectRequest(Waiter):
     def leave(self) -> None:
         """The client has gone: the request leaves the queue, and nothing is answered."""
         self._left = True
-        if self.desk.leave(self) and self.job is not None:
-            self.desk.runtime.abandon(self.job)
+        job = self.job
+        if self.desk.leave(self) and job is not None:
+            self.desk.runtime.abandon(job)
         self._exchange.left()
 
     def deliver(self) -> None:
         """Renders the reply to a result, or to the error that is there instead."""
-        if not self.desk.leave(self) or self.job is None:
+        job = self.job
+        if not self.desk.leave(self) or job is None:
             return
         exchange = self._exchange
         try:
-            result = result_of(self.job)
+            result = result_of(job)
             if exchange.is_heavy_reply(result):
                 self._render_aside(result)
                 return

@@ -79,21 +79,20 @@ class SmallRequest:
     def answer(self, reply: Reply) -> None:
         """Sends the reply, head and body in one piece."""
         self.response_complete = True
-        lines = [
-            _STATUS_LINES[reply.status],
-            f"content-type: {reply.content_type}\r\ncontent-length: {len(reply.body)}\r\n",
-            *[f"{name}: {value}\r\n" for name, value in reply.headers.items()],
-            "\r\n" if self.keep_alive else "connection: close\r\n\r\n",
-        ]
+        self.direct = None  # it holds this method: together they would be garbage for `gc`
+        head = f"{_STATUS_LINES[reply.status]}content-type: {reply.content_type}\r\ncontent-length: {len(reply.body)}\r\n"
+        for name, value in reply.headers.items():
+            head += f"{name}: {value}\r\n"
+        head += "\r\n" if self.keep_alive else "connection: close\r\n\r\n"
         connection = self.connection
-        connection.transport.write("".join(lines).encode("latin-1") + reply.body)
+        connection.transport.write(head.encode("latin-1") + reply.body)
         if not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()
 
     def leave(self) -> None:
         """The client has gone."""
-        if self.direct is not None and not self.response_complete:
+        if self.direct is not None:
             self.direct.leave()
 
 
@@ -142,7 +141,8 @@ class Protocol(HttpToolsProtocol):
             super().on_body(request.body)
             super().on_message_complete()
         else:
-            small.direct = self._lane.begin(small.endpoint, request, small.answer)
+            direct = self._lane.begin(small.endpoint, request, small.answer)
+            small.direct = None if small.response_complete else direct
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone, or the reply that ends the connection was sent."""

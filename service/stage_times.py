@@ -17,7 +17,6 @@ from prometheus_client.utils import floatToGoString
 
 from service.tensors import Timings
 
-LABELS = ("model",)
 _FOLD_AT = 256
 _BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -53,6 +52,8 @@ class StageTimes(Collector):
         stages: metric's name -> its stage, an attribute of `Timings` in seconds, and what the metric means.
     """
 
+    labels = ("model",)
+
     def __init__(self, stages: Mapping[str, tuple[str, str]]) -> None:
         self._stages = [(name, attrgetter(stage), meaning) for name, (stage, meaning) in stages.items()]
         self._histograms: dict[str, list[_Histogram]] = {}  # by model, one for each stage
@@ -71,7 +72,7 @@ class StageTimes(Collector):
         with self._lock:
             self._fold()
             for place, (name, _, meaning) in enumerate(self._stages):
-                family = HistogramMetricFamily(name, meaning, labels=LABELS)
+                family = HistogramMetricFamily(name, meaning, labels=self.labels)
                 for model, histograms in self._histograms.items():
                     found = histograms[place]
                     family.add_metric([model], found.cumulated(), found.total_s)

@@ -23,6 +23,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.reply_counts import ReplyCounts
 from service.stage_times import StageTimes
 from service.tensors import Timings
 
@@ -56,9 +57,8 @@ class Metrics:
         def gauge(name: str, doc: str, *labels: str) -> Gauge:
             return Gauge(f"layertap_{name}", doc, labels, registry=registry)
 
-        self.requests = counter(
-            "requests_total", "Replies by route, model and HTTP status.", "route", "model", "code"
-        )
+        self.requests = ReplyCounts("layertap_requests", "Replies by route, model and HTTP status.")
+        registry.register(self.requests)
         self.rejected = counter("rejected_total", "Error replies by their code.", "reason")
         self.stages = StageTimes(_STAGES)
         registry.register(self.stages)
@@ -96,7 +96,6 @@ class Telemetry:
         self.metrics = Metrics(CollectorRegistry())
         self._log_from = {"off": 1000, "errors": 500, "all": 0}[access_log]
         self._log = logging.getLogger("layertap.access")
-        self._requests: dict[tuple[str, str, int], Any] = {}
         self._layers: dict[tuple[str, str], Any] = {}
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
@@ -119,11 +118,7 @@ class Telemetry:
             timings: of a request that the model answered.
             request_id: for the log.
         """
-        key = (route, model, status)
-        child = self._requests.get(key)
-        if child is None:
-            child = self._requests[key] = self.metrics.requests.labels(route, model, str(status))
-        child.inc()
+        self.metrics.requests.add(route, model, status)
         if timings is not None:
             self.metrics.stages.add(model, timings)
         if status >= self._log_from and route not in _PROBES:

@@ -57,7 +57,8 @@ class Waiter:
             self._timer = self.desk.loop.call_later(remaining, self.desk.runtime.expire, self.job)
 
     def close(self) -> None:
-        """Stops watching."""
+        """Stops watching, and lets go of the job, which holds its waiter: together they would be garbage for `gc`."""
+        self.job = None
         if self._timer is not None:
             self._timer.cancel()
 

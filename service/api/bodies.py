@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +22,6 @@ _UNTYPED = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 
 
-@dataclass(frozen=True, slots=True)
 class InputReader:
     """Reads bodies for one model.
 
@@ -31,7 +29,9 @@ class InputReader:
         intake: what the model takes.
     """
 
-    intake: Intake
+    def __init__(self, intake: Intake) -> None:
+        self.intake = intake
+        self._values = JsonInputs(intake)
 
     def read(self, request: HttpRequest) -> dict[str, Array]:
         """The inputs of a request: name -> (rows, *row shape) in the input's dtype.
@@ -41,17 +41,16 @@ class InputReader:
             InvalidJson, InvalidInput, UndecodableImage, BodyTooLarge: the body is not what it says, or does not
                 fit the model.
         """
-        encoding = request.header(b"content-encoding")
-        if encoding.lower() not in ("", "identity"):
-            raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
-        body = request.body
+        headers, body = request.headers, request.body
+        if b"content-encoding" in headers:
+            _check_encoding(request.header(b"content-encoding"))
         if not body:
             raise InvalidRequest(f"Expected a body: {self._taken()}. Received: an empty one.")
-        arrays = self._read(body, request.header(b"content-type"))
+        arrays = self._read(body, headers.get(b"content-type", b""))
         self.intake.check_size(arrays, "the body")
         return arrays
 
-    def _read(self, body: bytes, content_type: str) -> dict[str, Array]:
+    def _read(self, body: bytes, content_type: bytes) -> dict[str, Array]:
         intake = self.intake
         named = media = _media(content_type)
         if media in _UNTYPED:
@@ -67,7 +66,9 @@ class InputReader:
                 decode_npz(body, intake.max_input_bytes), intake.inputs, "the npz file", single=True
             )
         if media == MULTIPART:
-            return self._multipart(read_parts(body, content_type), Budget(intake.max_input_bytes))
+            return self._multipart(
+                read_parts(body, content_type.decode("latin-1")), Budget(intake.max_input_bytes)
+            )
         if media.startswith("image/") and len(intake.images) == len(intake.inputs) == 1:
             name = intake.inputs[0].name
             return {name: intake.picture(body, name)[np.newaxis]}
@@ -85,10 +86,9 @@ class InputReader:
                 "Expected a JSON object with exactly one member, 'instances' (rows) or 'inputs' (columns). "
                 f"Received: {[key[:80] for key in value][:8]}."
             )
-        values = JsonInputs(self.intake)
         if "inputs" in value:
-            return values.columns(value["inputs"], body)
-        return values.rows(value["instances"], body)
+            return self._values.columns(value["inputs"], body)
+        return self._values.rows(value["instances"], body)
 
     # -- multipart ----------------------------------------------------------------------------------------
 
@@ -135,9 +135,14 @@ class InputReader:
         return f"one of {', '.join(kinds)} for model '{self.intake.model}'"
 
 
+def _check_encoding(encoding: str) -> None:
+    if encoding.lower() not in ("", "identity"):
+        raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
+
+
 @lru_cache(maxsize=256)
-def _media(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
+def _media(content_type: bytes) -> str:
+    return content_type.partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def _sniff(body: bytes) -> str:

@@ -69,7 +69,11 @@ class Intake:
 
     def check_size(self, arrays: Mapping[str, Array], what: str) -> None:
         """Raises BodyTooLarge where the arrays together hold more than one request may."""
-        Budget(self.max_input_bytes).spend(sum([array.nbytes for array in arrays.values()]), what)
+        size = 0
+        for array in arrays.values():
+            size += array.nbytes
+        if size > self.max_input_bytes:
+            Budget(self.max_input_bytes).spend(size, what)
 
 
 class Budget:

@@ -73,7 +73,7 @@ class JsonInputs:
                 f"Expected 'instances' to be a list of at least one row. Received: {kind(rows)}."
             )
         if not isinstance(rows[0], dict) or is_b64(rows[0]):
-            return self._unnamed_rows(rows, is_plain(body, strings))
+            return self._unnamed_rows(rows, body, strings)
         inputs = self.intake.inputs
         for place, row in enumerate(rows):
             if not isinstance(row, dict):
@@ -115,15 +115,15 @@ class JsonInputs:
                 arrays[spec.name] = self._array(value, spec, place, plain=plain)
         return fit_named(arrays, self.intake.inputs, where, single=where == "inputs", finite=self.finite)
 
-    def _unnamed_rows(self, rows: list[Any], plain: bool) -> dict[str, Array]:
+    def _unnamed_rows(self, rows: list[Any], body: bytes, strings: int) -> dict[str, Array]:
         spec = self.intake.only()
-        if is_b64(rows[0]) and spec.dtype != "string":
-            budget = Budget(self.intake.max_input_bytes)
-            return {spec.name: self._pictures(rows, spec.name, "instances", budget)}
         quick = quick_rows(rows, spec)
         if quick is not None:
             return {spec.name: quick}
-        array = self._array(rows, spec, "instances", plain=plain)
+        if is_b64(rows[0]) and spec.dtype != "string":
+            budget = Budget(self.intake.max_input_bytes)
+            return {spec.name: self._pictures(rows, spec.name, "instances", budget)}
+        array = self._array(rows, spec, "instances", plain=is_plain(body, strings))
         return {spec.name: fit(array, spec, "instances", finite=self.finite)}
 
     def _unnamed_numbers(self, rows: Numbers) -> dict[str, Array]:

@@ -25,7 +25,7 @@ from service.tensors import Array, InferRequest, InferResult, OutputSpec
 _MEND = "Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would make each request's a microsecond dearer
 class Call:
     """A parsed request: how it is answered, and what the runtime runs for it."""
 
@@ -98,9 +98,8 @@ class NativeEndpoint:
             ReplyTooLarge: it exceeds `max_reply_bytes`, which could not be known before the model ran.
         """
         plan = call.plan
-        features = {path: _feature(plan, result, path) for path in plan.features}
-        predictions = plan.served.spec.outputs if plan.options.predictions else ()
-        raw = {output.name: _readable(result.outputs[output.path]) for output in predictions}
+        features = {path: _feature(plan, result, path) for path in plan.features} if plan.features else {}
+        raw = {output.name: _readable(result.outputs[output.path]) for output in plan.predictions}
         if plan.media == JSON:
             body = encode_json(_document(plan, features, raw))
         else:
@@ -133,17 +132,15 @@ def _readable(array: Array) -> Array:
 
 def _document(plan: Plan, features: dict[str, Array], raw: dict[str, Array]) -> dict[str, Any]:
     document: dict[str, Any] = {"model": plan.served.name, "version": plan.served.version}
-    if plan.features:
+    if features:
         document["features"] = {path: _jsonable(array) for path, array in features.items()}
-    if raw:
+    for output in plan.predictions:
+        columns = _columns(plan, output, raw[output.name])
         if len(raw) == 1:
-            output = plan.served.spec.outputs[0]
-            return document | _columns(plan, output, raw[output.name])
-        columns: dict[str, dict[str, Any]] = {}
-        for output in plan.served.spec.outputs:
-            for column, value in _columns(plan, output, raw[output.name]).items():
-                columns.setdefault(column, {})[output.name] = value
-        document |= columns
+            document.update(columns)
+        else:
+            for column, value in columns.items():
+                document.setdefault(column, {})[output.name] = value
     return document
 
 
@@ -164,6 +161,8 @@ def _columns(plan: Plan, output: OutputSpec, values: Array) -> dict[str, Any]:
     return columns
 
 
-def _jsonable(array: Array) -> Any:
-    """What the JSON encoder takes: arrays in C order; text as lists."""
-    return array.tolist() if array.dtype.kind == "U" else np.ascontiguousarray(array)
+def _jsonable(values: Array | list[Any]) -> Any:
+    """What the JSON encoder takes: arrays in C order, lists; text as lists."""
+    if isinstance(values, list) or (values.flags.c_contiguous and values.dtype.kind != "U"):
+        return values
+    return values.tolist() if values.dtype.kind == "U" else np.ascontiguousarray(values)

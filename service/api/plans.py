@@ -36,6 +36,7 @@ class Plan:
         served: the model that answers.
         options: what the query asked for.
         features: the layers to return; empty on `/predict`.
+        predictions: the model's outputs, where they are to be returned.
         outputs: what the engine computes, in the model's own order, so that equal wishes share batches.
         media: the reply's format.
         row_bytes: the reply's size for each row as far as it is known before the model runs.
@@ -45,6 +46,7 @@ class Plan:
     served: ServedModel
     options: Options
     features: tuple[str, ...]
+    predictions: tuple[OutputSpec, ...]
     outputs: tuple[str, ...]
     media: str
     row_bytes: int
@@ -87,9 +89,8 @@ class Planner:
         outputs = served.layers.ordered({*features, *(output.path for output in predictions)})
         media = _choose(formats, len({*features, *(output.name for output in predictions)}))
         row_bytes = _row_bytes(served, options, features, media)
-        return Plan(
-            served, options, features, outputs, media, row_bytes, InputReader(Intake.of(served, self._limits))
-        )
+        reader = InputReader(Intake.of(served, self._limits))
+        return Plan(served, options, features, predictions, outputs, media, row_bytes, reader)
 
 
 def _layers(served: ServedModel, options: Options) -> tuple[str, ...]:

@@ -19,18 +19,19 @@ _THRESHOLD = 0.5  # of a sigmoid, as Keras' binary_accuracy
 _SMALL = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Labels:
     """The argmax of one output.
 
     Args:
-        labels: (N, ...) int64, the output's shape without its last axis.
-        scores: the output's value at the label; after a softmax or a sigmoid, its probability.
+        labels: (N, ...) int64, the output's shape without its last axis; of a few rows, a list of numbers.
+        scores: the output's value at the label; after a softmax or a sigmoid, its probability. A list of numpy's
+            numbers where `labels` is one.
         values: (N, ..., C), what was compared; a single sigmoid unit counts as two classes.
     """
 
-    labels: Array
-    scores: Array
+    labels: Array | list[int]
+    scores: Array | list[Any]
     values: Array
 
 
@@ -71,12 +72,13 @@ def _label_small(values: Array) -> Labels:
         if math.isnan(sum(row)):  # a NaN, which `max` would not skip, or two infinities
             row[:] = [-math.inf if math.isnan(number) else number for number in row]
     labels = [row.index(max(row)) for row in rows]
-    scores = [values.item(place, label) for place, label in enumerate(labels)]
-    return Labels(np.array(labels), np.array(scores, dtype=values.dtype), values)
+    return Labels(labels, [values[place, label] for place, label in enumerate(labels)], values)
 
 
-def name_labels(labels: Array, classes: Sequence[str]) -> Any:
+def name_labels(labels: Array | list[int], classes: Sequence[str]) -> Any:
     """The class names of labels, as nested lists of the labels' shape."""
+    if isinstance(labels, list):
+        return [classes[place] for place in labels]
     if labels.ndim == 1:
         return [classes[place] for place in labels.tolist()]
     return [name_labels(row, classes) for row in labels]

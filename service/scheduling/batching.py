@@ -96,13 +96,15 @@ def _as_failure(error: Exception, lane: Lane) -> LayertapError:
 def _gather(jobs: Sequence[Job]) -> Mapping[str, Array]:
     first = jobs[0]
     if len(jobs) > 1:
-        return {
-            name: np.concatenate([job.inputs[name][job.start : job.stop] for job in jobs])
-            for name in first.inputs
-        }
+        return {name: np.concatenate([_part(job, name) for job in jobs]) for name in first.inputs}
     if first.stop - first.start == first.rows:
         return first.inputs
     return {name: array[first.start : first.stop] for name, array in first.inputs.items()}
+
+
+def _part(job: Job, name: str) -> Array:
+    array = job.inputs[name]
+    return array if job.stop - job.start == job.rows else array[job.start : job.stop]
 
 
 def _assemble(job: Job, part: Mapping[str, Array]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _KEPT = 0.97  # the weight that each batch leaves to those before it: about the last thirty count
 _LONGEST = 3.0  # times what was expected
+_FORGET = 1.01  # how much slower the quickest batch is taken to be after each batch that was not as quick
 _ENOUGH = 4  # batches; the first ones are slower than all later ones
 
 
@@ -14,10 +15,13 @@ class Cost:
     less is taken to be free: an optimist tries, and then knows.
     """
 
-    __slots__ = ("_batches", "_rows", "_rows_rows", "_rows_seconds", "_seconds", "_weight")
+    __slots__ = ("_batches", "_quickest", "_rows", "_rows_rows", "_rows_seconds", "_seconds", "_weight")
 
     def __init__(self) -> None:
         self._batches = 0
+        self._quickest: dict[
+            int, float
+        ] = {}  # bits of the rows -> seconds of the quickest batch of such a size
         self._weight = self._rows = self._seconds = self._rows_rows = self._rows_seconds = 0.0
 
     def measured(self, rows: int, seconds: float) -> None:
@@ -28,6 +32,8 @@ class Cost:
         expected = self.seconds(rows)
         if expected:
             seconds = min(seconds, _LONGEST * expected)
+        size = rows.bit_length()
+        self._quickest[size] = min(seconds, self._quickest.get(size, seconds) * _FORGET)
         self._batches += 1
         self._weight = self._weight * _KEPT + 1
         self._rows = self._rows * _KEPT + rows
@@ -39,6 +45,14 @@ class Cost:
         """What a batch of so many rows is likely to take; `None` while too few have run."""
         line = self._line()
         return None if line is None else line[0] + line[1] * rows
+
+    def at_best(self, rows: int) -> float | None:
+        """What a batch of about so many rows takes when nothing holds it up; `None` while no such batch has run.
+
+        A thread that waits for the interpreter lock or for its core makes every function look slow, and then it is
+        never taken for a quick one again.
+        """
+        return self._quickest.get(rows.bit_length()) if self._batches >= _ENOUGH else None
 
     def price(self) -> tuple[float, float] | None:
         """Seconds of any batch, and more for each row; `None` while too few batches have run.

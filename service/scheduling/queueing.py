@@ -243,10 +243,10 @@ class JobQueue:
 
 
 def _is_quick(lane: Lane, within_s: float) -> bool:
-    """Whether the lane's next batch is known to take no longer."""
+    """Whether the lane's next batch is known to take no longer, left alone."""
     if within_s == math.inf:
         return True
-    seconds = lane.cost.seconds(min(lane.waiting_rows, lane.max_batch_size))
+    seconds = lane.cost.at_best(min(lane.waiting_rows, lane.max_batch_size))
     return seconds is not None and seconds <= within_s
 
 

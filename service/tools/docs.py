@@ -21,8 +21,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from service.api.openapi import describe_api
 from service.model_config import ModelConfig
+from service.reply_counts import ReplyCounts
 from service.settings import PREFIX, Settings
-from service.stage_times import LABELS as STAGE_LABELS
 from service.stage_times import StageTimes
 from service.telemetry import Metrics
 
@@ -168,9 +168,9 @@ def _metrics() -> str:
 
 def _metric_rows(metrics: Metrics) -> Iterator[tuple[str, ...]]:
     for metric in vars(metrics).values():
-        if isinstance(metric, StageTimes):
+        if isinstance(metric, StageTimes | ReplyCounts):
             families: list[Metric] = [*metric.collect()]
-            labels = STAGE_LABELS
+            labels = metric.labels
         elif isinstance(metric, MetricWrapperBase):
             families = list(metric.describe())[:1]
             labels = metric._labelnames  # noqa: SLF001 prometheus_client tells them nowhere else

@@ -17,7 +17,7 @@ LAYERS = {
     1: ["fields", "model_config", "settings", "startup", "tensors"],
     2: [
         *["device", "cards", "cores"],
-        *["telemetry", "stage_times", "statistics"],
+        *["telemetry", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
         *["codecs", "fitting", "json_tensors", "json_lifting", "json_rows", "nested_lists"],
         *["repository", "class_names", "footprints", "layers"],

@@ -1,0 +1,55 @@
+"""Owns the count of replies by route, model and status.
+
+`prometheus_client` takes a lock and half a microsecond for each; here replies are put aside and counted many at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+_FOLD_AT = 256
+
+
+class ReplyCounts(Collector):
+    """The counters of all routes; a collector of `prometheus_client`.
+
+    Args:
+        name: the metric's, without `_total`.
+        meaning: what it counts.
+    """
+
+    labels = ("route", "model", "code")
+
+    def __init__(self, name: str, meaning: str) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._counts: Counter[tuple[str, str, int]] = Counter()
+        self._pending: list[tuple[str, str, int]] = []
+        self._lock = threading.Lock()
+
+    def add(self, route: str, model: str, status: int) -> None:
+        """Counts one reply, from any thread."""
+        self._pending.append((route, model, status))
+        if len(self._pending) >= _FOLD_AT:
+            with self._lock:
+                self._fold()
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters as of now."""
+        family = CounterMetricFamily(self._name, self._meaning, labels=self.labels)
+        with self._lock:
+            self._fold()
+            for (route, model, status), count in self._counts.items():
+                family.add_metric([route, model, str(status)], count)
+        yield family
+
+    def _fold(self) -> None:
+        # Others append meanwhile: what is taken off is exactly what was looked at.
+        pending = self._pending[:]
+        del self._pending[: len(pending)]
+        self._counts.update(pending)
