@@ -33,9 +33,12 @@ from servers import LOAD_CORE, ROOT, answers, free_port, layertap_command, layer
 
 sys.path.insert(0, str(ROOT))
 
-from service.api.json_inputs import NAMED_ROWS, NUMBERS
+from service.api.intake import Intake
+from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs
 from service.codecs import decode_npy, encode_npy
 from service.json_lifting import lift
+from service.json_tensors import Numbers
+from service.tensors import TensorSpec
 
 _PLACES = (*NUMBERS, ("inputs", None, "data"))
 _LARGE_CLIENTS = 4
@@ -59,40 +62,49 @@ def _median_ms(work: Callable[[], object], times: int = 31) -> float:
     return statistics.median(found) * 1e3
 
 
-def _bodies() -> dict[str, tuple[bytes, Callable[[Any], list[Any]]]]:
-    """JSON bodies by what they are, each with what finds the lists in it."""
+def _bodies() -> dict[str, tuple[bytes, Callable[[Any], object]]]:
+    """JSON bodies by what they are, each with what makes a model's inputs of its document, lifted or not."""
     picture = json.loads(body(ENDPOINTS["pooling"]))["instances"]
     shape = list(np.shape(picture))
     flat = np.ravel(picture).tolist()
-    rows = [{"left": flat[place : place + 16], "right": place} for place in range(2000)]
+    rows = _text_of({"instances": picture})
+    columns = _text_of({"inputs": {"x": picture}})
+    named = _text_of({"instances": [{"x": flat[place : place + 16], "y": place} for place in range(2000)]})
+    one = _inputs(TensorSpec("x", (None, *shape[1:]), "float32"))
+    two = _inputs(TensorSpec("x", (None, 16), "float32"), TensorSpec("y", (None,), "int64"))
 
-    def tensor(data: list[Any]) -> dict[str, Any]:
-        return {"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]}
+    def tensor(data: list[Any]) -> bytes:
+        return _text_of({"inputs": [{"name": "x", "shape": shape, "datatype": "FP32", "data": data}]})
 
-    documents: dict[str, tuple[dict[str, Any], Callable[[Any], list[Any]]]] = {
-        "rows": ({"instances": picture}, lambda document: [document["instances"]]),
-        "columns": ({"inputs": {"x": picture}}, lambda document: [document["inputs"]["x"]]),
-        "V2, nested": (tensor(picture), lambda document: [document["inputs"][0]["data"]]),
-        "V2, flat": (tensor(flat), lambda document: [document["inputs"][0]["data"]]),
-        "2,000 rows by name": (
-            {"instances": rows},
-            lambda document: [[row[name] for row in document["instances"]] for name in ("left", "right")],
-        ),
+    def of_tensor(document: Any) -> object:
+        data = document["inputs"][0]["data"]
+        return (data.array if isinstance(data, Numbers) else np.array(data)).astype(np.float32)
+
+    return {
+        "rows": (rows, lambda document: one.rows(document["instances"], rows)),
+        "columns": (columns, lambda document: one.columns(document["inputs"], columns)),
+        "V2, nested": (tensor(picture), of_tensor),
+        "V2, flat": (tensor(flat), of_tensor),
+        "2,000 rows by name": (named, lambda document: two.rows(document["instances"], named)),
     }
-    return {name: (json.dumps(document).encode(), find) for name, (document, find) in documents.items()}
+
+
+def _text_of(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _inputs(*specs: TensorSpec) -> JsonInputs:
+    return JsonInputs(Intake("m", specs, {}, 10**9, 10**9))
 
 
 def _parsing() -> dict[str, dict[str, float]]:
     found = {}
-    for name, (text, find) in _bodies().items():
-        lifted = lift(text, _PLACES, NAMED_ROWS)
-        if lifted is None:
+    for name, (text, read) in _bodies().items():
+        if lift(text, _PLACES, NAMED_ROWS) is None:
             raise SystemExit(f"{name}: not read straight from the text")
         found[name] = {
-            "by_lists_ms": _median_ms(
-                lambda text=text, find=find: list(map(np.array, find(orjson.loads(text))))
-            ),
-            "straight_ms": _median_ms(lambda text=text: lift(text, _PLACES, NAMED_ROWS)),
+            "by_lists_ms": _median_ms(lambda text=text, read=read: read(orjson.loads(text))),
+            "straight_ms": _median_ms(lambda text=text, read=read: read(lift(text, _PLACES, NAMED_ROWS))),
         }
     packed = encode_npy(np.asarray(json.loads(body(ENDPOINTS["pooling"]))["instances"], np.float32))
     found["npy"] = {"straight_ms": _median_ms(lambda: decode_npy(packed))}
