@@ -91,9 +91,12 @@ class JsonInputs:
         """
         if isinstance(columns, dict) and not is_b64(columns):
             check_names(columns, self.intake.inputs, "inputs")
-            return self.named(columns, "inputs", plain=is_plain(body, strings + len(columns)))
-        plain = isinstance(columns, Numbers) or is_plain(body, strings)
-        return self.named({self.intake.only().name: columns}, "inputs", plain=plain)
+            strings += len(columns)
+        else:
+            columns = {self.intake.only().name: columns}
+        # A look at a long text takes as long as reading its numbers, and what was not lifted of it is short.
+        lifted = any(isinstance(values, Numbers) for values in columns.values())
+        return self.named(columns, "inputs", plain=not lifted and is_plain(body, strings))
 
     def named(self, columns: Mapping[str, Any], where: str, *, plain: bool) -> dict[str, Array]:
         """Values by input, checked to be exactly the model's inputs, as arrays with equally many rows.

@@ -20,6 +20,7 @@ from service.fitting import check_names
 from service.json_lifting import lift
 from service.json_rows import NamedRows
 from service.json_tensors import Numbers
+from service.nested_lists import UNNUMBERED
 from service.tensors import Array, TensorSpec
 
 _JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}
@@ -84,7 +85,7 @@ def read_document(body: bytes) -> Document:
     """
     if not body:
         raise InvalidJson("JSON Parse error: The document is empty")
-    lifted = lift(body, NUMBERS, NAMED_ROWS)
+    lifted = lift(body, NUMBERS, (*NAMED_ROWS, "examples"))
     if lifted is not None:
         return Document(lifted, body)
     try:
@@ -144,6 +145,12 @@ def read_examples(document: Document, values: JsonInputs, method: str) -> dict[s
     if "examples" not in members:
         raise document.wrong(f"When method is {method}, key 'examples' is expected and was not found")
     examples = members["examples"]
+    if isinstance(examples, NamedRows):
+        if members.get("context", {}) == {} and not any(
+            spec.dtype in UNNUMBERED for spec in values.intake.inputs
+        ):
+            return _read_lifted(examples, values)
+        examples = examples.lists()
     if not isinstance(examples, list):
         raise document.wrong("Expecting 'examples' value to be an list/array")
     if not examples:
@@ -164,6 +171,15 @@ def read_examples(document: Document, values: JsonInputs, method: str) -> dict[s
     columns = {spec.name: [_listed(row[spec.name], spec) for row in rows] for spec in values.intake.inputs}
     plain = is_plain(document.body, document.strings + names)
     return values.named(columns, "examples", plain=plain)
+
+
+def _read_lifted(examples: NamedRows, values: JsonInputs) -> dict[str, Array]:
+    check_names(examples.columns, values.intake.inputs, "examples[0]")
+    listed = {
+        name: Numbers(numbers.array[:, np.newaxis], numbers.text) if numbers.array.ndim == 1 else numbers
+        for name, numbers in examples.columns.items()
+    }
+    return values.named(listed, "examples", plain=True)
 
 
 def lift_numbers(array: Array, spec: TensorSpec) -> Array:
