@@ -67,12 +67,18 @@ class Anything(RuleBasedStateMachine):
         self.ids = itertools.count()
         self.lanes = []
         self.delay = 0.0
+        self.row_s = 0.0
         self.ran_last = []
         self.scheduler = Scheduler(max_queue_rows=MAX_QUEUE_ROWS, clock=self.clock)
 
-    @initialize(delay=st.sampled_from([0.0, 2.0]), sizes=st.tuples(*[st.integers(1, MAX_BATCH_SIZE)] * 3))
-    def begin(self, delay, sizes):
+    @initialize(
+        delay=st.sampled_from([0.0, 2.0]),
+        sizes=st.tuples(*[st.integers(1, MAX_BATCH_SIZE)] * 3),
+        row_s=st.sampled_from([0.0, 0.05, 0.5]),
+    )
+    def begin(self, delay, sizes, row_s):
         self.delay = delay
+        self.row_s = row_s
         self.scheduler = Scheduler(max_queue_rows=MAX_QUEUE_ROWS, max_batch_delay_s=delay, clock=self.clock)
         self.lanes = [Lane(f"m{i}", max_batch_size=size, run=self.run) for i, size in enumerate(sizes)]
 
@@ -82,6 +88,7 @@ class Anything(RuleBasedStateMachine):
         assert len(poison) == len(wide) == len(ids)
         self.seen.update(ids.tolist())
         self.ran_last = ids.tolist()
+        self.clock.now += self.row_s * len(ids)
         if (poison == REJECTED).any():
             raise InputRejected("Expected a good row. Received: a bad one.")
         if (poison == BAD).any():
@@ -100,6 +107,7 @@ class Anything(RuleBasedStateMachine):
         lane = request.lane = self.lanes[which % len(self.lanes)]
         full = self.scheduler.waiting_rows >= MAX_QUEUE_ROWS
         refused = LoadError if lane.error else QueueFull if full else None
+        in_time = self.is_sure_to_be_in_time(rows, wish["patience"])
         try:
             self.scheduler.submit(lane, request.job)
         except LayertapError as error:
@@ -107,7 +115,15 @@ class Anything(RuleBasedStateMachine):
         else:
             raised = None
             self.requests.append(request)
-        assert raised is refused
+        assert raised is refused or (raised is QueueFull and not in_time)
+
+    def is_sure_to_be_in_time(self, rows, patience):
+        """Whether a lane is idle, or all that waits takes less than half of the time."""
+        waiting = sum(len(self.ready_rows(lane)) for lane in self.lanes if lane.run is not None)
+        late = any(not r.ended and r.job.deadline <= self.clock.now for r in self.requests)
+        if late:  # they count until they are met
+            return False
+        return not waiting or (waiting + rows) * self.row_s < 0.49 * patience
 
     def done(self, request):
         request.answered_at.append(self.clock.now)
