@@ -26,7 +26,7 @@ from load import Request
 from servers import LOAD_CORE
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_RETRY = re.compile(rb"\r\nretry-after: *\d", re.IGNORECASE)
+_RETRY = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _NEAR_S = 0.002
 _BUFFER = 1 << 18
@@ -42,7 +42,7 @@ class OpenReading:
         p50_ms, p99_ms: of the good replies, from the intended send time; 0 where there was none.
         answered: how many good replies there were: what p99 rests on.
         statuses: other replies by status; `broken` for connections lost, `unanswered` for none by the deadline.
-        with_retry_after: replies with 429 or 503 that carried Retry-After.
+        retry_after_s: replies with 429 or 503 by the seconds of their Retry-After.
         late_ms: how late the client itself sent, 99th percentile: over a few ms, it was the limit.
         waited: requests that found all connections waiting for replies, and left late for that reason.
     """
@@ -53,7 +53,7 @@ class OpenReading:
     p99_ms: float
     answered: int
     statuses: dict[str, int]
-    with_retry_after: int
+    retry_after_s: dict[str, int]
     late_ms: float
     waited: int
 
@@ -65,7 +65,7 @@ def open_loop(
     seconds: float,
     *,
     deadline_s: float,
-    connections: int = 2048,
+    connections: int = 8192,
 ) -> OpenReading:
     """Arrivals at `rate` a second for some seconds, from a process of its own on the load's core."""
     with TemporaryDirectory() as folder:
@@ -113,7 +113,7 @@ class _Loop:
         self.good: list[float] = []
         self.late: list[float] = []
         self.statuses: Counter[str] = Counter()
-        self.with_retry_after = 0
+        self.retry_after_s: Counter[str] = Counter()
         self.waited = 0
         self._sent = 0
         self._all_out = False
@@ -207,11 +207,13 @@ class _Loop:
             self.good.append(time.perf_counter() - connection.due)
         else:
             self.statuses[status.decode(errors="replace")] += 1
-            if status in (b"429", b"503") and _RETRY.search(received):
-                self.with_retry_after += 1
+            retry = _RETRY.search(received) if status in (b"429", b"503") else None
+            if retry:
+                self.retry_after_s[retry.group(1).decode()] += 1
         connection.busy = False
         self._busy -= 1
-        closes = b"\r\nconnection: close" in received[:1024].lower()
+        # A reply that came before the request was out: what is left of it would be taken for the next one.
+        closes = bool(connection.unsent) or b"\r\nconnection: close" in received[:1024].lower()
         connection.received, connection.missing, connection.chunked = bytearray(), -1, False
         if closes:
             self._close(connection)
@@ -250,7 +252,7 @@ def main() -> None:
         p99_ms=float(p99),
         answered=len(good),
         statuses={status: count for status, count in loop.statuses.items() if count},
-        with_retry_after=loop.with_retry_after,
+        retry_after_s=dict(loop.retry_after_s),
         late_ms=float(np.percentile(loop.late, 99) * 1e3) if loop.late else 0.0,
         waited=loop.waited,
     )

@@ -8,14 +8,16 @@ bench-results/overload.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 from dataclasses import asdict
 from typing import Any
 
 from inputs import make_models
-from load import closed_loop, drain
+from load import Request, closed_loop, drain
 from open_loop import open_loop
+from peers.dialects import LAYERTAP
 from peers.environments import EnvironmentFailed
 from peers.registry import Peer, find_peer
 from servers import ROOT, Running, ServerFailed, stop_with_servers
@@ -33,7 +35,10 @@ def main() -> None:
     workloads, models = find_workloads(options.workloads), make_models()
     curve: list[Record] = []
     problems: list[Record] = []
-    for peer in [find_peer(name) for name in options.only.split(",")]:
+    for name in options.only.split(","):
+        known = find_peer(name)
+        deadline = {"PEER_DEADLINE_S": str(options.deadline_s)}
+        peer = dataclasses.replace(known, environ={**known.environ, **deadline})
         for workload in workloads:
             try:
                 with started(peer, models, tuple(workload.asked())) as (port, server):
@@ -64,7 +69,7 @@ def _curve(
     peer: Peer, port: int, server: Running, workload: Workload, options: argparse.Namespace
 ) -> list[Record]:
     """One server's records, in random order measured and sorted by load."""
-    requests = workload.requests(peer.dialect)
+    requests = [_within(options.deadline_s, each, peer) for each in workload.requests(peer.dialect)]
     closed_loop(port, requests, 2, workload.connections)
     drain(port, requests[0])
     capacity = closed_loop(port, requests, 4, workload.connections).rate
@@ -78,6 +83,16 @@ def _curve(
             "memory_bytes": server.memory_bytes(), **asdict(reading),
         })  # fmt: skip
     return sorted(records, key=lambda record: record["load"])
+
+
+def _within(deadline_s: float, request: Request, peer: Peer) -> Request:
+    """The request, with the deadline where the server's protocol has a place for it.
+
+    Mosec and Triton take theirs when they start (PEER_DEADLINE_S).
+    """
+    if peer.dialect is not LAYERTAP:
+        return request
+    return dataclasses.replace(request, path=f"{request.path}&timeout_ms={deadline_s * 1000:.0f}")
 
 
 def _print(curve: list[Record], problems: list[Record]) -> None:
@@ -99,11 +114,17 @@ def _print(curve: list[Record], problems: list[Record]) -> None:
             record["workload"], record["server"], f"{record['load']:.0%}", f"{record['offered']:,.0f}",
             f"{record['goodput']:,.1f}", f"{record['goodput'] / peak:.2f}" if peak else "-",
             f"{record['p99_ms']:,.1f} ({record['answered']:,})", str(full), other,
-            str(record["with_retry_after"]), f"{record['memory_bytes'] / 1e6:,.0f}",
+            _told(record["retry_after_s"]), f"{record['memory_bytes'] / 1e6:,.0f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
     for problem in problems:
         print(f"| {problem['workload']} | {problem['server']} | did not start: {problem['problem']} |")
+
+
+def _told(retry_after_s: dict[str, int]) -> str:
+    """The shortest and the longest Retry-After."""
+    seconds = sorted(map(int, retry_after_s))
+    return f"{seconds[0]} to {seconds[-1]} s ({sum(retry_after_s.values())})" if seconds else "-"
 
 
 if __name__ == "__main__":

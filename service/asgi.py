@@ -22,6 +22,7 @@ from service.decoding import DecodingPool, Task
 from service.direct import DirectRequest
 from service.exchange import Exchange, body_too_large
 from service.runtime import Runtime, result_of
+from service.shedding import Refusals, Rounds
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
 from service.waiting import ClientGone, Desk, Receive, Waiting
@@ -87,6 +88,8 @@ class ExpressLane:
         # Of their own: a reply that is there must not wait behind bodies that are not even read.
         self._printing = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-encode")
         self._desk: Desk | None = None
+        self._rounds: Rounds | None = None
+        self.refusals = Refusals(runtime, telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
@@ -206,6 +209,12 @@ class ExpressLane:
         finally:
             desk.leave(waiting)
         return result_of(job)
+
+    def rounds(self, loop: asyncio.AbstractEventLoop) -> Rounds:
+        """How far the event loop is behind; of the one loop that this lane runs on."""
+        if self._rounds is None:
+            self._rounds = Rounds(loop)
+        return self._rounds
 
     def _open_desk(self) -> Desk:
         self._desk = Desk(asyncio.get_running_loop(), self._runtime)

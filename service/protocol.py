@@ -106,6 +106,7 @@ class Protocol(HttpToolsProtocol):
         self._lane = self.app if isinstance(self.app, ExpressLane) else None
         self._reading: SmallRequest | None = None
         self._answering: SmallRequest | None = None
+        self._refused: bytes | None = None  # the reply to a request that is not worth reading
 
     def on_message_begin(self) -> None:
         """A request begins; what only uvicorn needs of it waits until it is known to be uvicorn's."""
@@ -114,7 +115,15 @@ class Protocol(HttpToolsProtocol):
         self.headers = []
 
     def on_headers_complete(self) -> None:
-        """A request's head was read: it may be small, or is uvicorn's."""
+        """A request's head was read: it may be too late for it, it may be small, or it is uvicorn's."""
+        lane = self._lane
+        if lane is not None:
+            rounds = lane.rounds(self.loop)
+            reading_s = rounds.read()
+            if lane.refusals.is_late(reading_s, rounds.waited_s, self.url):
+                self._refused = self._refusal(lane, reading_s + rounds.waited_s)
+                if self._refused is not None:
+                    return
         self._reading = small = self._as_small()
         if small is None:
             self._leave_to_uvicorn()
@@ -123,6 +132,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body was read."""
+        if self._refused is not None:
+            return
         if self._reading is None:
             super().on_body(body)
         else:
@@ -130,6 +141,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request was read whole."""
+        if self._refused is not None:
+            self.transport.write(self._refused)
+            self._refused = None
+            self.on_response_complete()
+            return
         small, self._reading = self._reading, None
         if small is None or self._lane is None:
             super().on_message_complete()
@@ -151,6 +167,19 @@ class Protocol(HttpToolsProtocol):
         if isinstance(self.cycle, SmallRequest):
             self.cycle = None
         super().connection_lost(exc)
+
+    def _refusal(self, lane: ExpressLane, behind_s: float) -> bytes | None:
+        """The reply to a request that comes too late, if it is a plain one to a route of inference."""
+        parser, path = self.parser, self.url.partition(b"?")[0]
+        if parser.get_method() != b"POST" or self.expect_100_continue or self.root_path or not path.isascii():
+            return None
+        if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
+            return None
+        endpoint = lane.endpoint(path.decode("ascii"))
+        if endpoint is None or not parser.should_keep_alive() or parser.get_http_version() == "1.0":
+            return None
+        given = next((value for name, value in self.headers if name == b"x-request-id"), None)
+        return lane.refusals.refuse(endpoint, behind_s, given)
 
     def _as_small(self) -> SmallRequest | None:
         """The request whose head was just read, where it can take the direct way."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import sys
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, ClassVar
 
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # it publishes no types
+from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
 from service.protocol import Protocol
+
+_ACCEPTS = 256  # connections taken at a time; what waits longer is read no later for it
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # it publishes no types
@@ -19,3 +28,60 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it publishes no types
         "proxy_headers": False,  # a layer of coroutines around each request, for client addresses
         "server_header": False,
     }
+
+    async def _serve(self) -> None:
+        """As uvicorn's own, with another server."""
+        self.config.app = self.wsgi
+        server = HospitableServer(config=self.config)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class HospitableServer(Server):
+    """Accepts all who wait each time that the loop comes round.
+
+    libuv accepts one. Under load a round takes tens of milliseconds, and new clients would wait for seconds in the
+    system's backlog, where nobody sees them or could refuse them. Source: `uv__server_io` in src/unix/stream.c of libuv
+    1.46 and later.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._doors: list[socket.socket] = []
+        self._opening: set[asyncio.Task[Any]] = set()  # a loop holds its tasks only weakly
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen."""
+        await super().startup(sockets)
+        if self.config.ssl is not None:  # a handshake costs more than a round
+            return
+        loop = asyncio.get_running_loop()
+        for listening in sockets or []:
+            door = socket.socket(fileno=socket.dup(listening.fileno()))
+            door.setblocking(False)
+            self._doors.append(door)
+            loop.add_reader(door, self._welcome, loop, door)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops to listen, then ends."""
+        loop = asyncio.get_running_loop()
+        for door in self._doors:
+            loop.remove_reader(door)
+            door.close()
+        await super().shutdown(sockets)
+
+    def _welcome(self, loop: asyncio.AbstractEventLoop, door: socket.socket) -> None:
+        protocol = partial(
+            Protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        for _ in range(_ACCEPTS):
+            try:
+                connection, _address = door.accept()
+            except OSError:  # nobody else waits, or has gone again, or no more files may be open
+                return
+            connection.setblocking(False)
+            opening: Coroutine[Any, Any, Any] = loop.connect_accepted_socket(protocol, connection)
+            self._opening.add(task := loop.create_task(opening))
+            task.add_done_callback(self._opening.discard)

@@ -38,7 +38,7 @@ LAYERS = {
         "reloading",
     ],
     5: ["api"],
-    6: ["app", "asgi", "direct", "exchange", "decoding", "protocol", "waiting", "worker"],
+    6: ["app", "asgi", "direct", "exchange", "decoding", "protocol", "shedding", "waiting", "worker"],
     7: ["wiring", "opener", "greeting", "__main__", "tools"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
