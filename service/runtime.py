@@ -122,6 +122,11 @@ class Runtime:
         return self._scheduler.waiting_rows
 
     @property
+    def full(self) -> bool:
+        """Whether every request would be refused now, since too many rows wait."""
+        return self._scheduler.full
+
+    @property
     def backlog_s(self) -> float:
         """How long it is likely to take until all is answered that waits or runs."""
         return self._scheduler.backlog_s

@@ -82,7 +82,7 @@ class Refusals:
         self._rejected = telemetry.metrics.rejected.labels(QueueFull.code)
 
     def is_late(self, reading_s: float, waited_s: float, url: bytes) -> bool:
-        """Whether a request that is read now is not likely to be answered in time.
+        """Whether a request that is read now is not likely to be answered in time, or the queue is full.
 
         A limit in the body is not seen here.
 
@@ -91,6 +91,8 @@ class Refusals:
             waited_s: as `Rounds.waited_s`.
             url: path and query, raw.
         """
+        if self._runtime.full:
+            return True
         if reading_s < _NOTICEABLE_S:
             return False
         found = _TIMEOUT.search(url)
@@ -108,7 +110,7 @@ class Refusals:
         named = self._telemetry.request_id(request_id)
         self._rejected.inc()
         self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
-        wait_s = retry_after_s(behind_s)
+        wait_s = retry_after_s(max(behind_s, self._runtime.backlog_s))
         ready = self._ready.get((endpoint.name, wait_s))
         if ready is None:
             ready = self._ready[endpoint.name, wait_s] = _written(endpoint.problem(_too_busy(wait_s)))

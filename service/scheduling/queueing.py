@@ -56,6 +56,11 @@ class JobQueue:
         self.rows = 0
         self.backlog = Backlog()
 
+    @property
+    def full(self) -> bool:
+        """Whether no row more is taken."""
+        return self.rows + self._coming_rows >= self._max_rows
+
     def book(
         self, lane: Lane | None, rows: int, deadline: float, now: float, before: tuple[float, float]
     ) -> Place:
@@ -64,7 +69,7 @@ class JobQueue:
         Raises:
             QueueFull: it is not likely to be answered in time, or too many rows wait and come.
         """
-        if self.rows + self._coming_rows >= self._max_rows:
+        if self.full:
             raise self._full(now)
         self.backlog.check(lane, rows, deadline, now, before=before)
         if lane is not None:
@@ -98,7 +103,7 @@ class JobQueue:
         if place is not None:
             self.leave(place)
         if place is None or job.rows > place.rows:
-            if self.rows + self._coming_rows >= self._max_rows:
+            if self.full:
                 raise self._full(now)
             self.backlog.check(lane, job.rows, job.deadline, now, share=self._share(job.priority))
         job.lane = lane

@@ -112,6 +112,11 @@ class Scheduler:
         return self._queue.rows
 
     @property
+    def full(self) -> bool:
+        """Whether too many rows wait for another to come in; true only for a moment, as nobody is held up for it."""
+        return self._queue.full
+
+    @property
     def backlog_s(self) -> float:
         """How long it is likely to take until all is done that waits or runs; 0 while nothing was measured."""
         now = self._clock()
