@@ -1,33 +1,41 @@
-"""Owns the two drivers over one runtime, behind one `send`: what a contract test speaks to.
+"""Owns the three drivers over one runtime, behind one `send`: what a contract test speaks to.
 
 `flask` is the Flask application through its test client. `express` is the ASGI express lane with that application
 behind it, called as an ASGI server calls it: on an event loop of its own thread, the body in several messages, and
-a `receive` that has nothing more to say until the client leaves.
+a `receive` that has nothing more to say until the client leaves. `direct` is that lane behind the worker's protocol,
+on sockets, where small requests never become ASGI.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import queue
+import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
+import uvloop
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 from numpy_engine import build_runtime
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
 from service.api.dialects import every_dialect
 from service.api.endpoint import Dialect, Limits
 from service.api.native import NativeEndpoint
 from service.app import create_app
 from service.asgi import ExpressLane
+from service.protocol import Protocol
 from service.runtime import Runtime
 from service.telemetry import Telemetry
+from service.worker import Worker
 
 ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
@@ -233,17 +241,88 @@ class ExpressDriver:
         self._told.put(message["type"])
 
 
-Driver = FlaskDriver | ExpressDriver
+class DirectDriver:
+    """The worker's protocol on a socket, each request on a connection of its own.
+
+    Args:
+        lane: the application; its server must not be another driver's.
+    """
+
+    def __init__(self, lane: ExpressLane) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="direct-driver")
+        self._thread.start()
+        config = Config(lane, lifespan="off", log_config=None, **Worker.CONFIG_KWARGS)
+        config.load()
+        self._state = state = ServerState()
+
+        def connect() -> Protocol:
+            return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
+
+        self._server = self._call(self._loop.create_server(connect, "127.0.0.1", 0))
+        self.address: tuple[str, int] = self._server.sockets[0].getsockname()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: Headers = (),
+        body: bytes = b"",
+        *,
+        declared: bool = True,
+    ) -> Answer:
+        """Sends a request, arguments as the other drivers', and waits for its answer."""
+        with socket.create_connection(self.address, ANSWER_WITHIN_S) as connection:
+            connection.sendall(_head(method, path, query, headers, len(body) if declared else None))
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            with contextlib.suppress(ConnectionError):  # a server that answers before the end closes
+                connection.sendall(body if declared else chunk + b"0\r\n\r\n")
+            return read_answer(connection, method)
+
+    def close(self) -> None:
+        self._call(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()  # a test that failed has left it; uvloop would wait for it forever
+
+    def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_WITHIN_S)
+
+
+def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
+    """The next reply on a connection."""
+    reply = HTTPResponse(connection, method=method)
+    reply.begin()
+    headers = {name.lower(): value for name, value in reply.getheaders()}
+    return Answer(reply.status, headers, reply.read())
+
+
+def _head(method: str, path: str, query: str, headers: Headers, size: int | None) -> bytes:
+    target = f"{path}?{query}" if query else path
+    framing = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", framing]
+    lines += [f"{name}: {value}" for name, value in pairs_of(headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+Driver = FlaskDriver | ExpressDriver | DirectDriver
 
 
 @dataclass(frozen=True)
 class Site:
-    """One runtime, and both drivers over it."""
+    """One runtime, and the drivers over it."""
 
     runtime: Runtime
     telemetry: Telemetry
     flask: FlaskDriver
     express: ExpressDriver
+    direct: DirectDriver
 
 
 class Gate:
@@ -269,7 +348,7 @@ class Gate:
         self._open.set()
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_site(
     *models: str,
     limits: Limits = LIMITS,
@@ -300,23 +379,28 @@ def open_site(
     app = create_app(
         runtime, telemetry, endpoints, dialects, max_body_bytes=max_body_bytes, device={"kind": "cpu"}
     )
-    lane = ExpressLane(
-        runtime,
-        telemetry,
-        endpoints,
-        dialects,
-        rest=WSGIMiddleware(app),
-        lifespan=_Life(runtime),
-        max_body_bytes=max_body_bytes,
-        decode_threads=2,
-        max_decoding=max_decoding,
-    )
-    site = Site(runtime, telemetry, FlaskDriver(app), ExpressDriver(lane))
+
+    def new_lane() -> ExpressLane:
+        return ExpressLane(
+            runtime,
+            telemetry,
+            endpoints,
+            dialects,
+            rest=WSGIMiddleware(app),
+            lifespan=_Life(runtime),
+            max_body_bytes=max_body_bytes,
+            decode_threads=2,
+            max_decoding=max_decoding,
+        )
+
+    drivers = FlaskDriver(app), ExpressDriver(new_lane()), DirectDriver(new_lane())
+    site = Site(runtime, telemetry, *drivers)
     try:
         yield site
     finally:
         if gate is not None:
             gate.open()
+        site.direct.close()
         site.express.close()
         site.flask.close()
 

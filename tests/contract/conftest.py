@@ -1,4 +1,4 @@
-"""A site with all models for the suites that only ask, and both of its drivers."""
+"""A site with all models for the suites that only ask, and its three drivers."""
 
 import pytest
 from drivers import open_site
@@ -12,12 +12,12 @@ def site():
 
 @pytest.fixture(scope="module", params=["flask", "express"])
 def driver(request, site):
-    """Either driver; what it answers has been compared with the other's answer."""
+    """A driver; what it answers has been compared with another one's answer, and so all three with each other."""
     return Compared(site, request.param)
 
 
 class Compared:
-    """Sends every request to both drivers, holds their answers against each other, and returns one of them.
+    """Sends every request to two drivers, holds their answers against each other, and returns one of them.
 
     Equal are the status, the body and the headers that say what it is; the ids and times of two requests differ.
     """
@@ -26,7 +26,7 @@ class Compared:
 
     def __init__(self, site, name):
         self._first = getattr(site, name)
-        self._second = site.express if name == "flask" else site.flask
+        self._second = site.express if name == "flask" else site.direct
         self.name = name
 
     def send(self, *request, **named):

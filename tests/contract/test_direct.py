@@ -1,0 +1,221 @@
+"""The worker's protocol on real connections: which requests take the direct way, and what else may happen on them."""
+
+import gc
+import queue
+import socket
+import threading
+
+import numpy as np
+import pytest
+from bodies import BODIES, ROWS, npy
+from drivers import ANSWER_WITHIN_S, Gate, open_site, read_answer
+
+from service.asgi import SMALL_BODY_BYTES
+from service.codecs import NPY
+from service.direct import DirectRequest
+
+JSON = {"Content-Type": "application/json"}
+BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+@pytest.fixture(scope="module")
+def site():
+    with open_site("iris", "shapes") as site:
+        yield site
+
+
+class Taken(list):
+    """Requests; `queued` and `left` get a DirectRequest each time one has begun, or its client has gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.queued, self.left = queue.SimpleQueue(), queue.SimpleQueue()
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    """The requests that took the direct way."""
+    taken = Taken()
+    begin, leave = DirectRequest.begin, DirectRequest.leave
+
+    def note_begin(self, request):
+        taken.append(request)
+        begin(self, request)
+        taken.queued.put(self)
+
+    def note_leave(self):
+        leave(self)
+        taken.left.put(self)
+
+    monkeypatch.setattr(DirectRequest, "begin", note_begin)
+    monkeypatch.setattr(DirectRequest, "leave", note_leave)
+    return taken
+
+
+def raw(body=BODY, *lines, version="1.1", method="POST", target="/predict?model=iris"):
+    """The bytes of a request."""
+    head = [f"{method} {target} HTTP/{version}", "Host: localhost", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def connect(site):
+    return socket.create_connection(site.direct.address, ANSWER_WITHIN_S)
+
+
+def ask(site, data, replies=1):
+    with connect(site) as connection:
+        connection.sendall(data)
+        return [read_answer(connection) for _ in range(replies)]
+
+
+def test_a_small_request_takes_the_direct_way_and_has_the_bytes_of_the_others(site, direct):
+    (answer,) = ask(site, raw())
+    assert len(direct) == 1
+    for driver in (site.flask, site.express):
+        other = driver.send("POST", "/predict", "model=iris", JSON, BODY)
+        assert (other.status, other.body) == (answer.status, answer.body) == (200, answer.body)
+        assert other.headers.keys() == answer.headers.keys()
+    assert len(direct) == 1
+
+
+def test_an_error_takes_it_too(site, direct):
+    (answer,) = ask(site, raw(b"{"))
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_json")
+    assert len(direct) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        raw(npy(np.tile(ROWS, (1000, 1))), f"Content-Type: {NPY}"),
+        raw(BODIES["picture"].data, "Content-Type: image/png", target="/predict?model=shapes"),
+        raw(BODY, "Expect: 100-continue"),
+        raw(b"", method="GET", target="/models"),
+        raw(b"", target="/nowhere"),
+        raw(BODY, target="/%70redict?model=iris"),
+        raw(BODY, target="http://localhost/predict?model=iris"),
+    ],
+    ids=["large", "picture", "expects", "get", "elsewhere", "encoded path", "absolute"],
+)
+def test_what_is_not_plain_is_left_to_the_server(site, direct, data):
+    (answer,) = ask(site, data)
+    assert answer.status == (404 if b"nowhere" in data else 200)
+    assert direct == []
+
+
+def test_chunks_are_left_to_the_server(site, direct):
+    answer = site.direct.send("POST", "/predict", "model=iris", JSON, BODY, declared=False)
+    assert answer.status == 200
+    assert direct == []
+
+
+def test_a_body_that_comes_byte_by_byte(site, direct):
+    whole = raw()
+    with connect(site) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for place in range(len(whole)):
+            connection.sendall(whole[place : place + 1])
+        assert read_answer(connection).status == 200
+    assert direct[0].body == BODY
+
+
+def test_the_largest_small_body(site, direct):
+    padded = BODY + b" " * (SMALL_BODY_BYTES - len(BODY))
+    assert ask(site, raw(padded) + raw(padded + b" "), 2)[0].status == 200
+    assert len(direct) == 1
+
+
+def test_a_connection_answers_one_request_after_the_other(site, direct):
+    with connect(site) as connection:
+        for number in range(20):
+            connection.sendall(raw(BODY, f"X-Request-Id: id-{number}"))
+            assert read_answer(connection).headers["x-request-id"] == f"id-{number}"
+    assert len(direct) == 20
+
+
+def test_requests_sent_without_waiting_are_answered_in_order(site):
+    ids = [f"X-Request-Id: id-{number}" for number in range(20)]
+    sent = [raw(BODY, name) if number % 3 else raw(b"", name, method="GET", target="/models/iris")
+            for number, name in enumerate(ids)]  # fmt: skip
+    with connect(site) as connection:
+        connection.sendall(b"".join(sent))
+        lines = connection.makefile("rb")
+        got = [next(line for line in lines if b"x-request-id" in line) for _ in ids]
+    assert [line.decode().strip() for line in got] == [name.lower() for name in ids]
+
+
+@pytest.mark.parametrize("data", [raw(BODY, "Connection: close"), raw(version="1.0")], ids=["asked", "1.0"])
+def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
+    with connect(site) as connection:
+        connection.sendall(data)
+        answer = read_answer(connection)
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert connection.recv(1) == b""
+    assert len(direct) == 1
+
+
+def test_a_client_that_leaves_takes_its_request_along(direct):
+    gate = Gate()
+    with open_site("iris", gate=gate) as site:
+        first = connect(site)
+        first.sendall(raw())
+        assert gate.entered.wait(ANSWER_WITHIN_S)
+        second = connect(site)
+        second.sendall(raw())
+        first_of, second_of = (direct.queued.get(timeout=ANSWER_WITHIN_S) for _ in range(2))
+        assert site.runtime.waiting_rows == 1
+        second.close()
+        assert direct.left.get(timeout=ANSWER_WITHIN_S) is second_of is not first_of
+        assert site.runtime.waiting_rows == 0
+        gate.open()
+        assert read_answer(first).status == 200
+        first.close()
+        site.runtime.stop()
+        assert gate.runs == 1
+
+
+def test_a_deadline_is_answered_while_the_engine_is_busy():
+    gate = Gate()
+    with open_site("iris", gate=gate) as site:
+        (answer,) = ask(site, raw(target="/predict?model=iris&timeout_ms=50"))
+        assert (answer.status, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_reply_that_is_long_to_print_is_printed_elsewhere(site, monkeypatch):
+    threads = []
+    rows = np.tile(ROWS, (500, 1)).astype(np.float32)
+    body = npy(rows)
+    assert len(body) < SMALL_BODY_BYTES
+    begin = DirectRequest._rendered
+    monkeypatch.setattr(
+        DirectRequest,
+        "_rendered",
+        lambda self, done: (threads.append(threading.current_thread()), begin(self, done)),
+    )
+    data = raw(body, f"Content-Type: {NPY}", target="/features?model=iris&layer=hidden&layer=probs")
+    (answer,) = ask(site, data)
+    other = site.flask.send(
+        "POST", "/features", "model=iris&layer=hidden&layer=probs", {"Content-Type": NPY}, body
+    )
+    assert (answer.status, answer.body) == (200, other.body)
+    assert len(threads) == 1
+
+
+def test_nothing_of_a_request_is_left_to_the_garbage_collector(site):
+    with connect(site) as connection:
+
+        def exchange():
+            connection.sendall(raw())
+            assert read_answer(connection).status == 200
+
+        exchange()
+        gc.collect()
+        before = sum(isinstance(each, DirectRequest) for each in gc.get_objects())
+        gc.disable()
+        try:
+            for _ in range(10):
+                exchange()
+            after = sum(isinstance(each, DirectRequest) for each in gc.get_objects())
+        finally:
+            gc.enable()
+    assert after <= before + 1  # the last one may not be through
