@@ -106,6 +106,7 @@ class Protocol(HttpToolsProtocol):
         self._lane = self.app if isinstance(self.app, ExpressLane) else None
         self._reading: SmallRequest | None = None
         self._answering: SmallRequest | None = None
+        self._idle_since: float | None = None
         self._refused: bytes | None = None  # the reply to a request that is not worth reading
 
     def on_message_begin(self) -> None:
@@ -116,19 +117,16 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request's head was read: it may be too late for it, it may be small, or it is uvicorn's."""
-        lane = self._lane
-        if lane is not None:
-            rounds = lane.rounds(self.loop)
-            reading_s = rounds.read()
-            if lane.refusals.is_late(reading_s, rounds.waited_s, self.url):
-                self._refused = self._refusal(lane, reading_s + rounds.waited_s)
-                if self._refused is not None:
-                    return
-        self._reading = small = self._as_small()
-        if small is None:
-            self._leave_to_uvicorn()
-        else:
-            self.cycle = self._answering = small
+        route, lane = self._find_route(), self._lane
+        if route is not None and lane is not None:
+            self._refused = self._refuse(route[0], lane)
+            if self._refused is not None:
+                return
+            self._reading = small = self._as_small(*route, lane.small_body_bytes)
+            if small is not None:
+                self.cycle = self._answering = small
+                return
+        self._leave_to_uvicorn()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body was read."""
@@ -166,41 +164,77 @@ class Protocol(HttpToolsProtocol):
             self._answering.leave()
         if isinstance(self.cycle, SmallRequest):
             self.cycle = None
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
 
-    def _refusal(self, lane: ExpressLane, behind_s: float) -> bytes | None:
-        """The reply to a request that comes too late, if it is a plain one to a route of inference."""
-        parser, path = self.parser, self.url.partition(b"?")[0]
-        if parser.get_method() != b"POST" or self.expect_100_continue or self.root_path or not path.isascii():
-            return None
-        if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
-            return None
-        endpoint = lane.endpoint(path.decode("ascii"))
-        if endpoint is None or not parser.should_keep_alive() or parser.get_http_version() == "1.0":
-            return None
-        given = next((value for name, value in self.headers if name == b"x-request-id"), None)
-        return lane.refusals.refuse(endpoint, behind_s, given)
+    # -- idle connections ---------------------------------------------------------------------------------
 
-    def _as_small(self) -> SmallRequest | None:
-        """The request whose head was just read, where it can take the direct way."""
+    # uvicorn sets a timer after each reply and takes it back with the next request. Here it goes on, and looks at how
+    # long the connection has been idle when it rings.
+
+    def on_response_complete(self) -> None:
+        """A reply was sent: the next request begins, or the connection is idle."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._ring_after(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The timer rings: the connection is closed if it was idle all the time."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is not None:
+            left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left_s > 0:
+                self._ring_after(left_s)
+            else:
+                super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _ring_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    def _find_route(self) -> tuple[Endpoint, str, bytes] | None:
+        """Route, path and query of a plain request for inference on a connection that is free; else `None`."""
         lane, parser, url = self._lane, self.parser, self.url
         if lane is None or parser.get_method() != b"POST" or self.expect_100_continue or self.root_path:
             return None
         if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
-            return None
-        headers = join_headers(self.headers)
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > lane.small_body_bytes:
             return None
         path, _, query = url.partition(b"?")
         if path[:1] != b"/" or b"%" in path or not url.isascii() or b"#" in url or parser.should_upgrade():
             return None
         name = path.decode("ascii")
         endpoint = lane.endpoint(name)
-        if endpoint is None:
+        return None if endpoint is None else (endpoint, name, query)
+
+    def _refuse(self, endpoint: Endpoint, lane: ExpressLane) -> bytes | None:
+        """The reply to a request that is not worth reading; `None` for all others."""
+        rounds = lane.rounds(self.loop)
+        reading_s = rounds.read()
+        if not lane.refusals.is_late(reading_s, rounds.waited_s, self.url) or not self._keeps_alive():
             return None
-        keep_alive = parser.should_keep_alive() and parser.get_http_version() != "1.0"
-        return SmallRequest(self, endpoint, name, query, headers, keep_alive=keep_alive)
+        given = next((value for name, value in self.headers if name == b"x-request-id"), None)
+        return lane.refusals.refuse(endpoint, reading_s + rounds.waited_s, given)
+
+    def _as_small(self, endpoint: Endpoint, path: str, query: bytes, most: int) -> SmallRequest | None:
+        """The request whose head was just read, if its body will be at most so long."""
+        headers = join_headers(self.headers)
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > most:
+            return None
+        return SmallRequest(self, endpoint, path, query, headers, keep_alive=self._keeps_alive())
+
+    def _keeps_alive(self) -> bool:
+        return bool(self.parser.should_keep_alive()) and self.parser.get_http_version() != "1.0"
 
     def _leave_to_uvicorn(self) -> None:
         """Begins the request as uvicorn does, with the head that was read."""

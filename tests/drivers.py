@@ -40,6 +40,7 @@ from service.worker import Worker
 ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
 MAX_BODY_BYTES = 2_000_000
+KEEP_ALIVE_S = 1
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -252,7 +253,9 @@ class DirectDriver:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="direct-driver")
         self._thread.start()
-        config = Config(lane, lifespan="off", log_config=None, **Worker.CONFIG_KWARGS)
+        config = Config(
+            lane, lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S, **Worker.CONFIG_KWARGS
+        )
         config.load()
         self._state = state = ServerState()
 

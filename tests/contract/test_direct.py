@@ -154,6 +154,21 @@ def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
     assert len(direct) == 1
 
 
+def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not(direct):
+    gate = Gate()
+    with open_site("iris", gate=gate) as site, connect(site) as idle, connect(site) as busy:
+        idle.sendall(raw(b"{"))
+        assert read_answer(idle).status == 400
+        busy.sendall(raw(b"{"))
+        assert read_answer(busy).status == 400
+        busy.sendall(raw())
+        assert gate.entered.wait(ANSWER_WITHIN_S)
+        assert idle.recv(1) == b""  # nothing more comes: the server closed it
+        gate.open()
+        assert read_answer(busy).status == 200
+        assert busy.recv(1) == b""
+
+
 def test_a_client_that_leaves_takes_its_request_along(direct):
     gate = Gate()
     with open_site("iris", gate=gate) as site:
