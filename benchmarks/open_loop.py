@@ -30,6 +30,7 @@ _RETRY = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _NEAR_S = 0.002
 _BUFFER = 1 << 18
+_AT_ONCE, _PAUSE_S = 100, 0.02  # new connections, and the time that a server has to accept them
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def open_loop(
     seconds: float,
     *,
     deadline_s: float,
-    connections: int = 8192,
+    connections: int = 4096,
 ) -> OpenReading:
     """Arrivals at `rate` a second for some seconds, from a process of its own on the load's core."""
     with TemporaryDirectory() as folder:
@@ -117,6 +118,21 @@ class _Loop:
         self.waited = 0
         self._sent = 0
         self._all_out = False
+
+    def connect(self, count: int) -> None:
+        """Opens connections before anything is timed: a server's clients are there already when too much comes.
+
+        A few at a time, so that a backlog does not overflow: its clients would try again after a second.
+        """
+        for _ in range(count):
+            connection = _Connection(socket.create_connection(self._address))
+            connection.socket.setblocking(False)
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections[connection.socket.fileno()] = connection
+            self._poller.register(connection.socket.fileno(), select.EPOLLIN)
+            self._free.append(connection)
+            if len(self._free) % _AT_ONCE == 0:
+                time.sleep(_PAUSE_S)
 
     def run(self, arrivals: list[float], deadline_s: float) -> None:
         """Sends at the given seconds from now on, then waits for what is still out until its deadline."""
@@ -241,6 +257,7 @@ def main() -> None:
     generator = np.random.default_rng()
     gaps = generator.exponential(1 / job["rate"], max(1, round(job["rate"] * job["seconds"])))
     loop = _Loop(job["port"], messages, job["connections"])
+    loop.connect(min(job["connections"], round(job["rate"] * job["deadline_s"])))
     loop.run(np.cumsum(gaps).tolist(), job["deadline_s"])
     good = np.array(loop.good)
     within = int((good <= job["deadline_s"]).sum())

@@ -222,6 +222,7 @@ class Protocol(HttpToolsProtocol):
         reading_s = rounds.read()
         if not lane.refusals.is_late(reading_s, rounds.waited_s, self.url) or not self._keeps_alive():
             return None
+        rounds.refused()
         given = next((value for name, value in self.headers if name == b"x-request-id"), None)
         return lane.refusals.refuse(endpoint, reading_s + rounds.waited_s, given)
 

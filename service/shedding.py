@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 
 from service.api.endpoint import Endpoint
@@ -26,6 +27,12 @@ still be computed and printed, and waited for about as long before, which leaves
 _WAITED = 0.4
 """The part of its time that a request may have waited unread: a loop that stood still once is not short of time."""
 
+_SHARED_S = 0.0005
+"""How long the event loop may keep the interpreter lock from the engine thread while it refuses. That thread needs it a
+few times for each batch; with Python's own 5 ms a loop that never rests starves it: at three times the capacity of a
+small model a tenth of what it can do was answered."""
+_CALM_S = 1.0  # without refusals, until the interval is Python's own again
+
 _TIMEOUT = re.compile(rb"[?&]timeout_ms=([0-9]{1,9})(?:&|$)")
 
 
@@ -36,14 +43,24 @@ class Rounds:
         waited_s: how long what is read in this round has waited for it at most.
     """
 
-    __slots__ = ("_began", "_busy", "_loop", "_reading", "waited_s")
+    __slots__ = ("_began", "_busy", "_loop", "_reading", "_refused", "_usual_s", "waited_s")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._began = 0.0
         self._reading = False
         self._busy = False
+        self._refused = False
+        self._usual_s: float | None = None  # the interval to go back to; `None` while it is in force
         self.waited_s = 0.0
+
+    def refused(self) -> None:
+        """Takes note that a request is refused; for as long as that goes on the engine gets the lock more often."""
+        self._refused = True
+        if self._usual_s is None:
+            self._usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(_SHARED_S)
+            self._loop.call_later(_CALM_S, self._calm_down)
 
     def read(self) -> float:
         """Takes note that a request is read; returns for how long the loop has been reading in this round."""
@@ -58,6 +75,14 @@ class Rounds:
             self._busy = True
             self._loop.call_soon(self._came_round)
         return 0.0
+
+    def _calm_down(self) -> None:
+        if self._refused:
+            self._refused = False
+            self._loop.call_later(_CALM_S, self._calm_down)
+        elif self._usual_s is not None:
+            sys.setswitchinterval(self._usual_s)
+            self._usual_s = None
 
     def _came_round(self) -> None:
         """Called after each reading, and once more; where nothing was read until then the loop is not behind."""

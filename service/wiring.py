@@ -80,6 +80,7 @@ class Service:
         )
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         metrics.queue_rows.set_function(lambda: self.runtime.waiting_rows)
+        metrics.backlog.set_function(lambda: self.runtime.backlog_s)
         metrics.engine_alive.set_function(lambda: float(self.runtime.alive))
         for status in self.runtime.models():
             self._publish_state(status)

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import sys
 import time
 
 import pytest
 from numpy_engine import build_runtime
 
+from service import shedding
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
 from service.api.openinference.infer import InferEndpoint
@@ -62,6 +64,24 @@ def test_a_round_that_reads_for_long_is_behind_and_so_is_the_next_one():
     reading_s, waited_s = on_a_loop(body)
     assert reading_s >= STUCK_S
     assert waited_s >= reading_s
+
+
+def test_while_it_refuses_the_loop_shares_the_interpreter_lock_more_evenly(monkeypatch):
+    monkeypatch.setattr(shedding, "_CALM_S", 0.0)
+    usual_s = sys.getswitchinterval()
+
+    async def body(rounds):
+        rounds.refused()
+        rounds.refused()
+        found = sys.getswitchinterval()
+        for _ in range(1000):  # each lets timers run that are due
+            if sys.getswitchinterval() == usual_s:
+                break
+            await asyncio.sleep(0)
+        return found
+
+    assert on_a_loop(body) < usual_s
+    assert sys.getswitchinterval() == usual_s
 
 
 @pytest.fixture(scope="module")
