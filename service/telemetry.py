@@ -77,10 +77,7 @@ class Metrics:
         self.engine_fallbacks = counter("engine_fallbacks_total", "Functions left to TensorFlow.", "model")
         self.layers = counter("layer_requests_total", "Requests for a hidden layer.", "model", "layer")
         self.queue_rows = gauge("queue_rows", "Rows that wait now.")
-        self.backlog = gauge(
-            "backlog_seconds",
-            "Estimated time until all is computed that waits or runs; requests are refused by it.",
-        )
+        self.backlog = gauge("backlog_seconds", "Estimated time until what waits or runs is computed.")
         self.engine_alive = gauge("engine_alive", "1 while the engine thread runs.")
         self.model_state = gauge("model_state", "1 for the state a model is in.", "model", "state")
         self.model_load = gauge(
