@@ -77,10 +77,11 @@ def _curve(
     records = []
     for load in random.sample(_LOADS, len(_LOADS)):
         drain(port, requests[0])
+        begun_s = server.processor_s()
         reading = open_loop(port, requests, load * capacity, options.seconds, deadline_s=options.deadline_s)
         records.append({
             "server": peer.name, "workload": workload.name, "capacity": capacity, "load": load,
-            "memory_bytes": server.memory_bytes(), **asdict(reading),
+            "memory_bytes": server.memory_bytes(), "processor_s": server.processor_s() - begun_s, **asdict(reading),
         })  # fmt: skip
     return sorted(records, key=lambda record: record["load"])
 
@@ -97,9 +98,10 @@ def _within(deadline_s: float, request: Request, peer: Peer) -> Request:
 
 def _print(curve: list[Record], problems: list[Record]) -> None:
     print(
-        "\n| workload | server | load | offered/s | goodput/s | of its peak | p99 ms (of) | 429 | other | Retry-After | MB |"
+        "\n| workload | server | load | offered/s | goodput/s | of its peak | p99 ms (of) | 429 | other | Retry-After "
+        "| MB | answers a processor second |"
     )
-    print("|---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|")
+    print("|---|---|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|")
     for record in curve:
         same = [each for each in curve if all(each[key] == record[key] for key in ("server", "workload"))]
         peak = max(each["goodput"] for each in same)
@@ -115,6 +117,7 @@ def _print(curve: list[Record], problems: list[Record]) -> None:
             f"{record['goodput']:,.1f}", f"{record['goodput'] / peak:.2f}" if peak else "-",
             f"{record['p99_ms']:,.1f} ({record['answered']:,})", str(full), other,
             _told(record["retry_after_s"]), f"{record['memory_bytes'] / 1e6:,.0f}",
+            f"{record['answered'] / record['processor_s']:,.0f}" if record["processor_s"] else "-",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
     for problem in problems:

@@ -122,7 +122,7 @@ def print_open(records: Iterable[Record]) -> None:
         cells = [
             record["workload"], record["server"], f"{record['load']:.0%}", f"{record['offered']:,.0f}",
             f"{record['goodput']:,.1f}", _number(record["p50_ms"]), f"{record['p99_ms']:,.2f} ({record['answered']:,})",
-            refused, str(record["with_retry_after"]),
+            refused, str(sum(record["retry_after_s"].values())),
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
 

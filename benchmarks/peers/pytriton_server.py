@@ -1,12 +1,14 @@
 """PyTriton: the real Triton server of its wheel in front of a Python function, KServe V2 with binary tensors.
 
-Settings: dynamic batching with no queue delay (its default), max_batch_size as the endpoint's, preferred batch
+Settings: dynamic batching with no queue delay (its default), no limit to the time in the queue (the overload curve sets
+the clients' deadline, which Triton rejects requests by), max_batch_size as the endpoint's, preferred batch
 size unset, two HTTP threads (eight by default; on one core fewer are faster). gRPC and metrics are off. A picture is a
 BYTES tensor. It runs on Debian's python3.11, whose libpython its Python backend needs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from endpoints import Endpoint, port, served
 from inference import decode_picture, open_run
 from pytriton.decorators import batch
-from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
+from pytriton.model_config import DynamicBatcher, ModelConfig, QueuePolicy, Tensor
 from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 
 
@@ -40,9 +42,16 @@ def _bind(triton: Triton, endpoint: Endpoint) -> None:
         infer_func=_function(endpoint),
         inputs=[rows],
         outputs=[Tensor(name="predictions", dtype=np.float32, shape=(-1,))],
-        config=ModelConfig(max_batch_size=endpoint.batch, batcher=DynamicBatcher()),
+        config=ModelConfig(
+            max_batch_size=endpoint.batch, batcher=DynamicBatcher(default_queue_policy=_policy())
+        ),
         strict=False,
     )
+
+
+def _policy() -> QueuePolicy | None:
+    deadline_s = float(os.environ.get("PEER_DEADLINE_S", "0"))
+    return QueuePolicy(default_timeout_microseconds=int(deadline_s * 1e6)) if deadline_s else None
 
 
 if __name__ == "__main__":
