@@ -10,16 +10,18 @@ Source of the protocol: https://asgi.readthedocs.io/en/latest/specs/www.html
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from service.api import catalog
-from service.api.endpoint import Call, Dialect, Endpoint
+from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
 from service.decoding import DecodingPool, Task
 from service.direct import DirectRequest
+from service.errors import LayertapError, QueueFull
 from service.exchange import Exchange, body_too_large
 from service.runtime import Runtime, result_of
 from service.shedding import Refusals, Rounds
@@ -29,6 +31,8 @@ from service.waiting import ClientGone, Desk, Receive, Waiting
 
 SMALL_BODY_BYTES = 32 * 1024
 """Longer bodies are not parsed on the event loop, so the direct way has nothing to offer them."""
+
+_SURELY_READ_ASIDE = (b"image/", b"multipart/", b"application/json")
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -188,13 +192,34 @@ class ExpressLane:
             raise ClientGone
         return b"".join(chunks)
 
+    def foresee_refusal(self, endpoint: Endpoint, request: HttpRequest, size: int) -> QueueFull | None:
+        """What a heavy request would be refused with once its body was there, if it would.
+
+        Args:
+            endpoint: its route.
+            request: still without its body.
+            size: of that, in bytes.
+        """
+        if size > self._max_body_bytes:
+            return None
+        try:
+            foreseen = endpoint.foresee(request, self._runtime)
+            deadline = self._runtime.deadline(time.monotonic(), foreseen.timeout_s)
+            ahead = (0.0, 0.0)
+            if request.headers.get(b"content-type", b"").startswith(_SURELY_READ_ASIDE):
+                ahead = self._decoding.ahead(_task(endpoint, request, foreseen, size, deadline))
+            self._runtime.leave(self._runtime.book(foreseen.served, foreseen.outputs, deadline, ahead))
+        except QueueFull as error:
+            return error
+        except LayertapError:  # told once the body is there, as always
+            pass
+        return None
+
     async def _read_aside(self, endpoint: Endpoint, exchange: Exchange, request: HttpRequest) -> Call:
         """The call of a heavy request, read on another thread; refused before where that would be in vain."""
         foreseen = exchange.foresee(request)
-        model = (foreseen.served.name, foreseen.served.version)
-        kind = (model, endpoint.name, request.body.startswith(b"{"))
         deadline = self._runtime.deadline(exchange.begun, foreseen.timeout_s)
-        task = Task(kind, model, len(request.body), deadline)
+        task = _task(endpoint, request, foreseen, len(request.body), deadline)
         exchange.book(foreseen, self._decoding.ahead(task))
         call: Call = await self._decoding.run(task, exchange.parse, request)
         return call
@@ -232,6 +257,12 @@ class ExpressLane:
                 self._printing.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _task(endpoint: Endpoint, request: HttpRequest, foreseen: Foresight, size: int, deadline: float) -> Task:
+    model = (foreseen.served.name, foreseen.served.version)
+    is_json = b"json" in request.headers.get(b"content-type", b"")
+    return Task((model, endpoint.name, is_json), model, size, deadline)
 
 
 def _with_ascii_query(scope: Scope) -> Scope:

@@ -126,6 +126,9 @@ class Protocol(HttpToolsProtocol):
             if small is not None:
                 self.cycle = self._answering = small
                 return
+            self._refused = self._refuse_heavy(*route, lane)
+            if self._refused is not None:
+                return
         self._leave_to_uvicorn()
 
     def on_body(self, body: bytes) -> None:
@@ -225,6 +228,16 @@ class Protocol(HttpToolsProtocol):
         rounds.refused()
         given = next((value for name, value in self.headers if name == b"x-request-id"), None)
         return lane.refusals.refuse(endpoint, reading_s + rounds.waited_s, given)
+
+    def _refuse_heavy(self, endpoint: Endpoint, path: str, query: bytes, lane: ExpressLane) -> bytes | None:
+        """The reply to a request whose long body is not worth taking in; `None` for all others."""
+        headers = join_headers(self.headers)
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or not self._keeps_alive():
+            return None
+        error = lane.foresee_refusal(endpoint, HttpRequest("POST", path, query, headers, b""), int(length))
+        given = headers.get(b"x-request-id")
+        return None if error is None else lane.refusals.refuse_with(error, endpoint, given)
 
     def _as_small(self, endpoint: Endpoint, path: str, query: bytes, most: int) -> SmallRequest | None:
         """The request whose head was just read, if its body will be at most so long."""

@@ -132,14 +132,21 @@ class Refusals:
             behind_s: how far its loop is behind.
             request_id: the client's own, if any.
         """
-        named = self._telemetry.request_id(request_id)
-        self._rejected.inc()
-        self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
         wait_s = retry_after_s(max(behind_s, self._runtime.backlog_s))
         ready = self._ready.get((endpoint.name, wait_s))
         if ready is None:
             ready = self._ready[endpoint.name, wait_s] = _written(endpoint.problem(_too_busy(wait_s)))
-        return b"HTTP/1.1 429 Too Many Requests\r\nx-request-id: %b\r\n%b" % (named.encode(), ready)
+        return self._recorded(endpoint, ready, request_id)
+
+    def refuse_with(self, error: QueueFull, endpoint: Endpoint, request_id: bytes | None) -> bytes:
+        """As `refuse`, with an error that says more."""
+        return self._recorded(endpoint, _written(endpoint.problem(error)), request_id)
+
+    def _recorded(self, endpoint: Endpoint, written: bytes, request_id: bytes | None) -> bytes:
+        named = self._telemetry.request_id(request_id)
+        self._rejected.inc()
+        self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
+        return b"HTTP/1.1 429 Too Many Requests\r\nx-request-id: %b\r\n%b" % (named.encode(), written)
 
 
 def _too_busy(wait_s: int) -> QueueFull:
