@@ -5,6 +5,7 @@ import graphlib
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -75,34 +76,80 @@ BANNED_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is asked of a module's text. Its syntax tree is let go of: hundreds of thousands of objects, which every
+    collection of garbage by later tests would go through.
+
+    Args:
+        imported: full names, from anywhere in it; `from a import b` gives `a` and `a.b`.
+        relative: whether one of its imports is.
+        of_os: names that it takes from the module `os`.
+        described: whether it has a docstring.
+        lines: their number.
+        functions: name and length of each, without the docstring.
+    """
+
+    imported: frozenset
+    relative: bool
+    of_os: frozenset
+    described: bool
+    lines: int
+    functions: tuple
+
+
 @cache
-def trees():
-    """Module name without `service.` -> its syntax tree."""
+def sources():
+    """Module name without `service.` -> what its file holds."""
     found = {}
     for path in sorted((ROOT / "service").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts).removeprefix("service.")
-        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        found[name] = source_of(path.read_text(encoding="utf-8"))
     return found
 
 
-def imported(tree):
-    """Full names of the modules that a file imports, anywhere in it; `from a import b` gives `a` and `a.b`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def source_of(text):
+    tree = ast.parse(text)
+    nodes = list(ast.walk(tree))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return Source(
+        imported=frozenset(names).union(*(imported_from(node) for node in froms)),
+        relative=any(node.level for node in froms),
+        of_os=frozenset(alias.name for node in froms if node.module == "os" for alias in node.names)
+        | {node.attr for node in nodes if is_attribute_of_os(node)},
+        described=bool(ast.get_docstring(tree)),
+        lines=len(text.splitlines()),
+        functions=tuple((node.name, lines_without_docstring(node)) for node in functions),
+    )
 
 
+def imported_from(node):
+    return {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
+
+
+def is_attribute_of_os(node):
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+
+
+def lines_without_docstring(function):
+    described = function.body[0] if ast.get_docstring(function) else None
+    lines = function.end_lineno - function.lineno + 1
+    return lines - (described.end_lineno - described.lineno + 1 if described else 0)
+
+
+def imported(module):
+    assert not sources()[module].relative, "imports are absolute"
+    return sources()[module].imported
+
+
+@cache
 def own_imports(module):
     """The service's modules that a module imports; a package is left out where only modules in it are meant."""
-    names = {
-        name.removeprefix("service.") for name in imported(trees()[module]) if name.startswith("service")
-    }
-    names = names & trees().keys() - {module}
+    names = {name.removeprefix("service.") for name in imported(module) if name.startswith("service")}
+    names = names & sources().keys() - {module}
     packages_of_others = {name.rpartition(".")[0] or "service" for name in names} & {
         "service",
         "api",
@@ -119,7 +166,7 @@ def layer_of(module):
     return LAYER_OF.get(module, LAYER_OF.get(module.partition(".")[0]))
 
 
-@pytest.mark.parametrize("module", trees())
+@pytest.mark.parametrize("module", sources())
 def test_a_module_has_a_layer_and_imports_nothing_above_it(module):
     assert layer_of(module) is not None, "say in LAYERS where it belongs"
     above = {name for name in own_imports(module) if layer_of(name) > layer_of(module)}
@@ -127,24 +174,24 @@ def test_a_module_has_a_layer_and_imports_nothing_above_it(module):
 
 
 def test_the_table_names_no_module_that_is_gone():
-    assert {module for module in LAYER_OF if module not in trees()} == set()
-    assert {module for module in KNOWS_TENSORFLOW if module not in trees()} == set()
+    assert {module for module in LAYER_OF if module not in sources()} == set()
+    assert {module for module in KNOWS_TENSORFLOW if module not in sources()} == set()
 
 
 def test_imports_make_no_circle():
     order = list(
-        graphlib.TopologicalSorter({module: own_imports(module) for module in trees()}).static_order()
+        graphlib.TopologicalSorter({module: own_imports(module) for module in sources()}).static_order()
     )
     assert order.index("errors") < order.index("api.native") < order.index("wiring")
 
 
-@pytest.mark.parametrize("module", sorted(trees().keys() - KNOWS_TENSORFLOW))
+@pytest.mark.parametrize("module", sorted(sources().keys() - KNOWS_TENSORFLOW))
 def test_other_modules_import_neither_tensorflow_nor_keras(module):
-    roots = {name.partition(".")[0] for name in imported(trees()[module])}
+    roots = {name.partition(".")[0] for name in imported(module)}
     assert not roots & {"tensorflow", "keras", "tf_keras"}
 
 
-@pytest.mark.parametrize("module", sorted(trees().keys() - KNOWS_TENSORFLOW - {"wiring", "opener"}))
+@pytest.mark.parametrize("module", sorted(sources().keys() - KNOWS_TENSORFLOW - {"wiring", "opener"}))
 def test_only_the_composition_root_sees_both_sides(module):
     assert (
         own_imports(module) & {"opening", "engines.tensorflow", "loading.loader", "surgery.cut", "device"}
@@ -159,42 +206,22 @@ def test_the_runtime_sees_the_engines_contract_only():
     assert {name for name in seen if name.startswith("engines")} == {"engines"}
 
 
-@pytest.mark.parametrize("module", sorted(trees().keys() - {"settings"}))
+@pytest.mark.parametrize("module", sorted(sources().keys() - {"settings"}))
 def test_the_environment_is_read_in_one_module(module):
     touched = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-    for node in ast.walk(trees()[module]):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            assert node.attr not in touched
-        if isinstance(node, ast.ImportFrom) and node.module == "os":
-            assert not {alias.name for alias in node.names} & touched
+    assert not sources()[module].of_os & touched
 
 
-@pytest.mark.parametrize("module", trees())
+@pytest.mark.parametrize("module", sources())
 def test_modules_are_short_named_for_what_they_own_and_say_it(module):
-    tree = trees()[module]
-    path = ROOT / "service" / Path(*module.split("."))
-    path = next(
-        p
-        for p in (path.with_suffix(".py"), path / "__init__.py", ROOT / "service/__init__.py")
-        if p.is_file()
-    )
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert sources()[module].lines <= 400
     assert not set(module.split(".")) & BANNED_NAMES
-    assert ast.get_docstring(tree)
+    assert sources()[module].described
 
 
-def lines_without_docstring(function):
-    described = function.body[0] if ast.get_docstring(function) else None
-    lines = function.end_lineno - function.lineno + 1
-    return lines - (described.end_lineno - described.lineno + 1 if described else 0)
-
-
-@pytest.mark.parametrize("module", trees())
+@pytest.mark.parametrize("module", sources())
 def test_functions_are_short(module):
-    found = [
-        node for node in ast.walk(trees()[module]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    assert {node.name: size for node in found if (size := lines_without_docstring(node)) > 40} == {}
+    assert {name: size for name, size in sources()[module].functions if size > 40} == {}
 
 
 PROBE = """
