@@ -15,6 +15,8 @@ from drivers import ANSWER_WITHIN_S, open_site, read_answer
 
 from service.codecs import NPY
 
+pytestmark = pytest.mark.alone
+
 BATCH_S = 0.02
 BROKEN = b"\xff\xd8\xff no picture"
 B64 = base64.b64encode(BROKEN).decode()

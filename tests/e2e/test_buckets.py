@@ -46,6 +46,7 @@ def test_rows_beyond_a_batch_are_padded_in_the_last_one_only(padded, shipped_mod
     assert padded.metric("layertap_padding_rows_total", model="iris") - padding == padding_of(70 - 64)
 
 
+@pytest.mark.alone
 def test_requests_for_warm_outputs_do_not_wait_for_a_layer_being_compiled(tmp_path):
     """EfficientNetB0's last convolution takes seconds to trace; iris is answered all the while."""
     odd_models.copy_shipped("iris", tmp_path)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import odd_models
+import pytest
 from odd_models import DIE, HOLD
 from serving import MODELS, NPY, ROOT, Ending, free_port, serve
 
@@ -27,6 +28,7 @@ def refuses_connections(port):
 # -- start ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_health_and_heartbeat_go_on_while_a_load_is_held_up(tmp_path):
     odd_models.copy_shipped("iris", tmp_path)
     gate = odd_models.write_slow(tmp_path)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from serving import serve
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 60
 REQUESTS_EACH = 25
 ROWS = 32  # of a long request; a whole batch
