@@ -26,7 +26,7 @@ except SettingsError as error:
     sys.exit(f"layertap: {error.message}")
 
 wsgi_app = "service.wiring:asgi()"
-worker_class = "service.worker.Worker"
+worker_class = "service.drivers.worker.Worker"
 bind = settings.bind
 workers = settings.workers
 preload_app = False

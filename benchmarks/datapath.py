@@ -35,9 +35,9 @@ sys.path.insert(0, str(ROOT))
 
 from service.api.intake import Intake
 from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs
-from service.codecs import decode_npy, encode_npy
-from service.json_lifting import lift
-from service.json_tensors import Numbers
+from service.payloads.codecs import decode_npy, encode_npy
+from service.payloads.json_lifting import lift
+from service.payloads.json_tensors import Numbers
 from service.tensors import TensorSpec
 
 _PLACES = (*NUMBERS, ("inputs", None, "data"))

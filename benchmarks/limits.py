@@ -19,9 +19,9 @@ from service.device import DeviceOptions, apply  # noqa: E402
 from service.engines import Function  # noqa: E402
 from service.engines.choice import EngineOptions  # noqa: E402
 from service.images import image_input, prepare  # noqa: E402
-from service.opening import open_model  # noqa: E402
 from service.repository import scan  # noqa: E402
-from service.served import OpenedModel  # noqa: E402
+from service.serving.opening import open_model  # noqa: E402
+from service.serving.served import OpenedModel  # noqa: E402
 
 _BATCHES = (1, 4, 8, 16, 32)
 

@@ -81,7 +81,7 @@ def layertap(models: Path) -> Iterator[int]:
 def bare_command(port: int) -> list[str]:
     arguments = [
         "-k",
-        "service.worker.Worker",
+        "service.drivers.worker.Worker",
         "-b",
         f"127.0.0.1:{port}",
         "--pythonpath",

@@ -37,8 +37,8 @@ from servers import LOAD_CORE, ROOT, Running, answers, free_port, layertap_comma
 
 sys.path.insert(0, str(ROOT))
 
-from service.codecs import encode_npy
 from service.engines import Function
+from service.payloads.codecs import encode_npy
 
 _CLIENTS = 16
 _EARLY = "/features?model=mobilenet&layer=block_2_add&pool=avg"

@@ -6,8 +6,8 @@ import json
 import logging
 from pathlib import Path
 
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.settings import Settings
 
 _log = logging.getLogger("layertap.service")

@@ -18,9 +18,9 @@ from service.cores import usable_cores
 from service.device import DeviceOptions, apply, foresee
 from service.engines import Engine
 from service.engines.choice import EngineOptions
-from service.reopening import ModelCache
 from service.repository import ModelEntry, ModelVersion
-from service.served import OpenedModel
+from service.serving.reopening import ModelCache
+from service.serving.served import OpenedModel
 from service.settings import Settings
 from service.startup import timed
 from service.telemetry import Metrics
@@ -83,7 +83,7 @@ class Opener:
 
     def _open_file(self, entry: ModelEntry, version: ModelVersion, options: EngineOptions) -> OpenedModel:
         self._set_tensorflow_up()
-        from service.opening import open_model  # noqa: PLC0415 imports TensorFlow
+        from service.serving.opening import open_model  # noqa: PLC0415 imports TensorFlow
 
         return open_model(
             entry,
@@ -99,7 +99,7 @@ class Opener:
         _log.info("model '%s' version %d: loading TensorFlow for what OpenVINO does not compute",
                   entry.name, version.number)  # fmt: skip
         self._set_tensorflow_up()
-        from service.opening import open_tensorflow  # noqa: PLC0415 imports TensorFlow
+        from service.serving.opening import open_tensorflow  # noqa: PLC0415 imports TensorFlow
 
         return open_tensorflow(
             entry,

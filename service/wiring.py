@@ -20,17 +20,17 @@ from flask import Flask
 from service.api.dialects import every_dialect
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
-from service.app import create_app
-from service.asgi import ExpressLane
 from service.cores import usable_cores
+from service.drivers.app import create_app
+from service.drivers.asgi import ExpressLane
 from service.errors import SettingsError
 from service.greeting import greet
 from service.opener import Opener
-from service.reloading import Reloader
 from service.repository import scan
-from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import BatchReport, Scheduler
-from service.served import ModelStatus, State
+from service.serving.reloading import Reloader
+from service.serving.runtime import Runtime, RuntimeOptions
+from service.serving.served import ModelStatus, State
 from service.settings import Settings, load_settings
 from service.startup import process_age_s
 from service.telemetry import Telemetry

@@ -7,9 +7,9 @@ from numpy_engine import NumpyEngine, graph_of
 
 from service.errors import LoadError
 from service.repository import scan
-from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import Scheduler
-from service.served import OpenedModel
+from service.serving.runtime import Runtime, RuntimeOptions
+from service.serving.served import OpenedModel
 from service.tensors import InferRequest
 
 WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs

@@ -30,12 +30,12 @@ from uvicorn.server import ServerState
 from service.api.dialects import every_dialect
 from service.api.endpoint import Dialect, Limits
 from service.api.native import NativeEndpoint
-from service.app import create_app
-from service.asgi import ExpressLane
-from service.protocol import Protocol
-from service.runtime import Runtime
+from service.drivers.app import create_app
+from service.drivers.asgi import ExpressLane
+from service.drivers.protocol import Protocol
+from service.drivers.worker import Worker
+from service.serving.runtime import Runtime
 from service.telemetry import Telemetry
-from service.worker import Worker
 
 ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)

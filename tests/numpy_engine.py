@@ -24,9 +24,9 @@ from service.engines import Function
 from service.errors import InputRejected, LoadError
 from service.model_config import ModelConfig, PreprocessConfig
 from service.repository import ModelEntry, ModelVersion
-from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import Scheduler
-from service.served import OpenedModel
+from service.serving.runtime import Runtime, RuntimeOptions
+from service.serving.served import OpenedModel
 from service.tensors import Array, LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
 ALL = ("iris", "pairs", "shapes", "words", "line", "broken")

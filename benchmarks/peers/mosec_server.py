@@ -37,7 +37,14 @@ def _worker(endpoint: Endpoint) -> type[Worker]:
 if __name__ == "__main__":
     sys.argv += ["--port", str(port()), "--address", "127.0.0.1", "--log-level", "warning"]
     timeout_ms = 1000 * float(os.environ.get("PEER_DEADLINE_S", "30"))
-    sys.argv += ["--timeout", f"{timeout_ms:.0f}", "--capacity", "1024", "--max-request-size", str(64 * 2**20)]
+    sys.argv += [
+        "--timeout",
+        f"{timeout_ms:.0f}",
+        "--capacity",
+        "1024",
+        "--max-request-size",
+        str(64 * 2**20),
+    ]
     server = Server()
     server.register_runtime(
         {

@@ -10,11 +10,11 @@ from service.api.http import HttpRequest
 from service.api.intake import Budget, Intake, kind, located
 from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs
 from service.api.multipart import Part, read_parts
-from service.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
 from service.errors import InvalidInput, InvalidRequest, UnsupportedMedia
-from service.fitting import check_names, fit, fit_named
-from service.json_lifting import lift
-from service.nested_lists import array_from_lists
+from service.payloads.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
+from service.payloads.fitting import check_names, fit, fit_named
+from service.payloads.json_lifting import lift
+from service.payloads.nested_lists import array_from_lists
 from service.tensors import Array, TensorSpec
 
 MULTIPART = "multipart/form-data"

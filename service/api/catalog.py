@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.api.http import Reply
-from service.codecs import encode_json
-from service.runtime import Runtime
-from service.served import ModelStatus, ServedModel, State
+from service.payloads.codecs import encode_json
+from service.serving.runtime import Runtime
+from service.serving.served import ModelStatus, ServedModel, State
 from service.tensors import LayerSpec, TensorSpec
 
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from service.api.http import HttpRequest, Reply
 from service.errors import LayertapError
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.tensors import InferRequest, InferResult
 
 

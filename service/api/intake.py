@@ -10,7 +10,7 @@ from typing import Any
 from service.api.endpoint import Limits
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson, UndecodableImage, UnsupportedMedia
 from service.images import ImageInput, prepare
-from service.served import ServedModel
+from service.serving.served import ServedModel
 from service.tensors import Array, TensorSpec
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from service.api.intake import Budget, Intake, kind, located
 from service.errors import InvalidInput
-from service.fitting import check_names, fit, fit_named
-from service.json_lifting import Place
-from service.json_rows import NamedRows
-from service.json_tensors import Numbers
-from service.nested_lists import UNNUMBERED, array_from_lists, quick_rows
+from service.payloads.fitting import check_names, fit, fit_named
+from service.payloads.json_lifting import Place
+from service.payloads.json_rows import NamedRows
+from service.payloads.json_tensors import Numbers
+from service.payloads.nested_lists import UNNUMBERED, array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
 
 NUMBERS: tuple[Place, ...] = (("instances",), ("inputs",), ("inputs", None))

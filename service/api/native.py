@@ -17,9 +17,9 @@ from service.api.http import HttpRequest, Reply
 from service.api.plans import Plan, Planner
 from service.api.problems import problem
 from service.api.weight import check_reply, is_heavy_json, is_heavy_result
-from service.codecs import JSON, NPY, NPY_MAGIC, encode_json, encode_npy, encode_npz
 from service.errors import LayertapError
-from service.runtime import Runtime
+from service.payloads.codecs import JSON, NPY, NPY_MAGIC, encode_json, encode_npy, encode_npz
+from service.serving.runtime import Runtime
 from service.tensors import Array, InferRequest, InferResult, OutputSpec
 
 _MEND = "Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy."

@@ -20,10 +20,10 @@ from service.api.options import FEATURES_ONLY, SHARED
 from service.api.problems import PROBLEM
 from service.api.schemas import binary, component_schemas, error_classes, ref
 from service.api.tfserving import description as v1
-from service.codecs import JSON, NPY, NPZ
 from service.errors import LayertapError
-from service.runtime import Runtime
-from service.served import ModelStatus
+from service.payloads.codecs import JSON, NPY, NPZ
+from service.serving.runtime import Runtime
+from service.serving.served import ModelStatus
 
 API_VERSION = "0.2.0"
 

@@ -11,8 +11,8 @@ from typing import Any
 from service.api.bodies import MULTIPART
 from service.api.options import CHOICES, REPEATABLE
 from service.api.schemas import Schema, binary, ref
-from service.codecs import JSON, NPY, NPZ
-from service.served import ModelStatus, ServedModel
+from service.payloads.codecs import JSON, NPY, NPZ
+from service.serving.served import ModelStatus, ServedModel
 
 _MAX_EXAMPLE_VALUES = 64  # larger rows make no example that anybody reads
 _COUNT: Schema = {"type": "integer", "minimum": 1}

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.api.schemas import ref
-from service.codecs import JSON
 from service.errors import QueueFull
+from service.payloads.codecs import JSON
 
 Operation = dict[str, Any]
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from service.api.http import encode_query
-from service.codecs import JSON, NPY, NPZ
 from service.errors import InvalidParameter, NotAcceptable
 from service.fields import nearest
+from service.payloads.codecs import JSON, NPY, NPZ
 
 SHARED = ("model", "version", "top", "dtype", "timeout_ms")
 FEATURES_ONLY = ("layer", "pool", "normalize", "include")

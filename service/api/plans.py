@@ -17,10 +17,10 @@ from service.api.endpoint import Limits
 from service.api.intake import Intake
 from service.api.options import Options, parse_accept, parse_options
 from service.api.remembered import LONGEST, Remembered
-from service.codecs import JSON, NPY
 from service.errors import LayerRequired, NotAcceptable
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.payloads.codecs import JSON, NPY
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.tensors import OutputSpec
 
 _JSON_BYTES_PER_NUMBER = 12  # of float32 in its shortest form, comma included; typical, not the most

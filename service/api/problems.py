@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from service.api.http import Reply
-from service.codecs import encode_json
 from service.errors import LayertapError, QueueFull
+from service.payloads.codecs import encode_json
 
 PROBLEM = "application/problem+json"
 

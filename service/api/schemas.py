@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.errors import LayertapError, RequestError, ServiceError
-from service.served import State
+from service.serving.served import State
 
 Schema = dict[str, Any]
 

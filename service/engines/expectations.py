@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.codecs import decode_npy, encode_npy
 from service.engines.parity import relative_difference
+from service.payloads.codecs import decode_npy, encode_npy
 from service.tensors import Array
 
 _KEPT_VALUES = 2**14  # of each row of a tensor; 175 tensors of a ResNet50, two rows: 18 MB

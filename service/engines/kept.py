@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.codecs import decode_npy, encode_npy
 from service.engines import converted, expectations
 from service.engines.converted import Converted
 from service.engines.expectations import Expectation, expect
 from service.engines.openvino_engine import OpenVINOEngine
+from service.payloads.codecs import decode_npy, encode_npy
 from service.tensors import Array, LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
 _MODEL, _ROWS = "model.json", "rows/{}.npy"

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from service.codecs import decode_npz
 from service.engines import Engine
 from service.errors import BodyTooLarge, InputRejected, InvalidInput, LoadError
-from service.fitting import fit_named
+from service.payloads.codecs import decode_npz
+from service.payloads.fitting import fit_named
 from service.tensors import Array, ModelSpec
 
 GOLDEN = "golden.npz"

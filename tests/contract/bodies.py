@@ -9,7 +9,7 @@ import numpy as np
 from numpy_engine import graph_of
 from PIL import Image
 
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [-6.7, 3.1, 4.7, 1.5], [6.3, -2.9, 5.6, 1.8]], np.float32)
 LEFT = np.array([[1, 2, 3], [-4, 5, 6.5]], np.float32)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.api.options import SHARED
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 TYPES = (
     JSON, NPY, NPZ, FORM, UNTYPED, "image/png", "image/*", "", "text/plain", "multipart/form-data", "APPLICATION/JSON",

@@ -14,7 +14,7 @@ from requests_of import inference_requests, other_requests
 from service.api.endpoint import Limits
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 from service.settings import Settings
 
 MANY = 20_000

@@ -7,7 +7,7 @@ import numpy as np
 from bodies import npy, npz
 from drivers import ANSWER_WITHIN_S, Gate, open_site
 
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 CLIENTS = 300
 MAX_BATCH_SIZE = 32

@@ -10,9 +10,9 @@ import pytest
 from bodies import BODIES, ROWS, npy
 from drivers import ANSWER_WITHIN_S, Gate, open_site, read_answer
 
-from service.asgi import SMALL_BODY_BYTES
-from service.codecs import NPY
-from service.direct import DirectRequest
+from service.drivers.asgi import SMALL_BODY_BYTES
+from service.drivers.direct import DirectRequest
+from service.payloads.codecs import NPY
 
 JSON = {"Content-Type": "application/json"}
 BODY = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
@@ -154,7 +154,7 @@ def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
     assert len(direct) == 1
 
 
-def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not(direct):
+def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not():
     gate = Gate()
     with open_site("iris", gate=gate) as site, connect(site) as idle, connect(site) as busy:
         idle.sendall(raw(b"{"))

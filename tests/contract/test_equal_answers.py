@@ -19,7 +19,7 @@ from bodies import FORM, PICTURES, form, npy, npz, png, text
 from drivers import Answer
 from numpy_engine import graph_of
 
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 RNG = np.random.default_rng(5)
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from service.api.dialects import every_dialect
 from service.api.openapi import describe_api
 from service.api.problems import PROBLEM
-from service.codecs import JSON
+from service.payloads.codecs import JSON
 
 DOCUMENT = json.loads(json.dumps(describe_api(())))
 ROUTES = [(verb, path) for path, operations in DOCUMENT["paths"].items() for verb in operations]

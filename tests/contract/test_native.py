@@ -9,7 +9,7 @@ from bodies import BODIES, IDS, LEFT, RIGHT, ROWS, npy, npz, text
 from drivers import open_site
 from numpy_engine import graph_of
 
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 OUTPUTS = {
     "iris": {"probs": "probs"},

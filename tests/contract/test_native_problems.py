@@ -10,7 +10,7 @@ from drivers import MAX_BODY_BYTES, open_site
 
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
-from service.codecs import JSON, NPY, NPZ
+from service.payloads.codecs import JSON, NPY, NPZ
 
 ROW = text({"instances": [[1, 2, 3, 4]]})
 GOOD_NPY = npy(np.ones((2, 4), np.float32))

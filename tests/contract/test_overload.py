@@ -13,7 +13,7 @@ import pytest
 from bodies import ROWS, npy
 from drivers import ANSWER_WITHIN_S, open_site, read_answer
 
-from service.codecs import NPY
+from service.payloads.codecs import NPY
 
 pytestmark = pytest.mark.alone
 

@@ -14,7 +14,7 @@ from bodies import BODIES, ROWS, npy
 from drivers import ANSWER_WITHIN_S, Gate, open_site
 
 from service.api.problems import PROBLEM
-from service.codecs import NPY
+from service.payloads.codecs import NPY
 
 DRIVERS = ("flask", "express")
 HEADERS = {"Content-Type": NPY}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.engines.choice import EngineOptions
-from service.opening import open_model
 from service.repository import scan
+from service.serving.opening import open_model
 
 MODELS = Path(__file__).parents[2] / "models"
 TOLERANCE = 1e-6  # of the tensor's scale: a fused operation may round another way

@@ -14,8 +14,8 @@ from service.errors import LoadError
 from service.loading.loader import load
 from service.loading.old_code import find_old_lines
 from service.model_config import ModelConfig
-from service.opening import open_model
 from service.repository import scan
+from service.serving.opening import open_model
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 PLAIN = ModelConfig()

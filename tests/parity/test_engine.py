@@ -8,8 +8,8 @@ from keras import layers
 from service.engines.parity import prove
 from service.engines.tensorflow import TensorFlowEngine, bucket_sizes
 from service.errors import InputRejected, LoadError
-from service.opening import open_model
 from service.repository import scan
+from service.serving.opening import open_model
 from service.surgery.cut import describe
 
 TOLERANCE = 1e-5

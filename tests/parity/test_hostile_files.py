@@ -6,8 +6,8 @@ import pytest
 from service.errors import LoadError
 from service.loading.loader import load
 from service.model_config import ModelConfig
-from service.opening import open_model
 from service.repository import ModelEntry, ModelVersion
+from service.serving.opening import open_model
 from service.tools.doctor.examine import examine
 from service.tools.doctor.report import Verdict
 

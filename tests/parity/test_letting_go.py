@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from service.errors import ModelUnloaded
-from service.opening import open_model
 from service.repository import scan
-from service.runtime import Runtime, RuntimeOptions
 from service.scheduling.scheduler import Scheduler
+from service.serving.opening import open_model
+from service.serving.runtime import Runtime, RuntimeOptions
 from service.tensors import InferRequest
 
 

@@ -20,8 +20,8 @@ from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine
 from service.engines.parity import relative_difference
 from service.engines.tensorflow import TensorFlowEngine, TensorFlowFunction
 from service.errors import InputRejected, LoadError
-from service.opening import open_model
 from service.repository import scan
+from service.serving.opening import open_model
 from service.surgery.cut import describe, seeded_rows
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from keras import layers
 from service.cache.vault import Vault
 from service.engines.choice import EngineOptions
 from service.errors import InputRejected, LoadError, ModelLoading
-from service.opening import open_model, open_tensorflow
-from service.reopening import ModelCache
 from service.repository import scan
+from service.serving.opening import open_model, open_tensorflow
+from service.serving.reopening import ModelCache
 
 SHIPPED = Path(__file__).parents[2] / "models"
 OPTIONS = EngineOptions(threads=1, max_batch_size=4)

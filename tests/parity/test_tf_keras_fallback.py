@@ -19,8 +19,8 @@ from service.loading.loader import load
 from service.loading.tf_keras_mirror import mirror
 from service.loading.tf_keras_model import build_tf_keras
 from service.model_config import ModelConfig
-from service.opening import open_model
 from service.repository import scan
+from service.serving.opening import open_model
 from service.surgery.cut import cut, describe, seeded_rows
 
 tf_keras = pytest.importorskip("tf_keras")

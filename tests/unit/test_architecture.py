@@ -20,26 +20,14 @@ LAYERS = {
         *["device", "cards", "cores"],
         *["telemetry", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
-        *["codecs", "fitting", "json_tensors", "json_lifting", "json_rows", "nested_lists"],
+        *["payloads"],
         *["repository", "class_names", "footprints", "layers"],
         *["scheduling", "cache"],
     ],
     3: ["loading", "surgery"],
-    4: [
-        "engines",
-        "runtime",
-        "lanes",
-        "opening",
-        "reopening",
-        "served",
-        "shelf",
-        "workshop",
-        "errands",
-        "rollout",
-        "reloading",
-    ],
+    4: ["engines", "serving"],
     5: ["api"],
-    6: ["app", "asgi", "direct", "exchange", "decoding", "protocol", "shedding", "waiting", "worker"],
+    6: ["drivers"],
     7: ["wiring", "opener", "greeting", "__main__", "tools"],
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
@@ -59,7 +47,7 @@ KNOWS_TENSORFLOW = {
     *["loading.fallback", "loading.tf_keras_mirror", "loading.tf_keras_model"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
-    *["engines.tensorflow", "engines.openvino_conversion", "opening"],
+    *["engines.tensorflow", "engines.openvino_conversion", "serving.opening"],
     *["loading.rehearsal", "tools.compare", "tools.convert", "tools.proof"],
 }
 BANNED_NAMES = {
@@ -153,8 +141,11 @@ def own_imports(module):
     packages_of_others = {name.rpartition(".")[0] or "service" for name in names} & {
         "service",
         "api",
+        "drivers",
         "loading",
+        "payloads",
         "scheduling",
+        "serving",
         "surgery",
         "tools",
         "loading.legacy",
@@ -194,14 +185,15 @@ def test_other_modules_import_neither_tensorflow_nor_keras(module):
 @pytest.mark.parametrize("module", sorted(sources().keys() - KNOWS_TENSORFLOW - {"wiring", "opener"}))
 def test_only_the_composition_root_sees_both_sides(module):
     assert (
-        own_imports(module) & {"opening", "engines.tensorflow", "loading.loader", "surgery.cut", "device"}
+        own_imports(module)
+        & {"serving.opening", "engines.tensorflow", "loading.loader", "surgery.cut", "device"}
         == set()
     )
 
 
 def test_the_runtime_sees_the_engines_contract_only():
     seen = set.union(
-        *(own_imports(module) for module in ("runtime", "served", "lanes", "workshop", "rollout"))
+        *(own_imports(f"serving.{name}") for name in ("runtime", "served", "lanes", "workshop", "rollout"))
     )
     assert {name for name in seen if name.startswith("engines")} == {"engines"}
 
@@ -227,7 +219,7 @@ def test_functions_are_short(module):
 PROBE = """
 import json, os, sys, threading
 before = dict(os.environ), sys.path[:], threading.active_count()
-import service.app, service.asgi, service.wiring
+import service.drivers.app, service.drivers.asgi, service.wiring
 after = dict(os.environ), sys.path[:], threading.active_count()
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "keras", "h5py", "pynvml"})
 print(json.dumps({"changed": before != after, "heavy": heavy}))

@@ -12,7 +12,6 @@ from pictures import picture
 from service.api.bodies import InputReader
 from service.api.http import HttpRequest
 from service.api.intake import Intake
-from service.codecs import encode_npy, encode_npz
 from service.errors import (
     BodyTooLarge,
     ImageTooLarge,
@@ -25,6 +24,7 @@ from service.errors import (
 )
 from service.images import image_input, prepare
 from service.model_config import PreprocessConfig
+from service.payloads.codecs import encode_npy, encode_npz
 from service.tensors import TensorSpec
 
 ROW = TensorSpec("x", (None, 2), "float32")

@@ -128,7 +128,7 @@ def test_models_with_other_code_are_not_kept(models, config, reason):
 @pytest.mark.parametrize(
     ("code", "module"),
     [
-        ("import service.codecs", "service"),
+        ("import service.payloads.codecs", "service"),
         ("from . import layers", "."),
         ("def late():\n    from nowhere.at import all\n", "nowhere"),
         ("this is no Python", "something that cannot be told"),

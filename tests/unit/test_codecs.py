@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.codecs import decode_json, decode_npy, decode_npz, encode_json, encode_npy, encode_npz
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson
+from service.payloads.codecs import decode_json, decode_npy, decode_npz, encode_json, encode_npy, encode_npz
 
 MIB = 2**20
 PLAIN = st.one_of(

@@ -18,7 +18,7 @@ from service.api.intake import Intake
 from service.api.openinference.inputs import read_inputs
 from service.api.openinference.raw import read_raw
 from service.api.openinference.requests import read_head, split_body
-from service.codecs import encode_npy
+from service.payloads.codecs import encode_npy
 from service.scheduling.scheduler import Job
 from service.tensors import TensorSpec
 

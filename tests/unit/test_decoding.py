@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from service.decoding import DecodingPool, Task
+from service.drivers.decoding import DecodingPool, Task
 from service.errors import DeadlineExceeded, QueueFull
 
 READ_S = 0.001

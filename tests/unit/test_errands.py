@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.errands import Errands
 from service.errors import NotReady
+from service.serving.errands import Errands
 
 WITHIN_S = 30.0
 

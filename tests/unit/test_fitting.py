@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.errors import InvalidInput
-from service.fitting import check_names, fit, fit_named
-from service.nested_lists import array_from_lists
+from service.payloads.fitting import check_names, fit, fit_named
+from service.payloads.nested_lists import array_from_lists
 from service.tensors import TensorSpec
 
 PAIR = TensorSpec("x", (None, 2), "float32")

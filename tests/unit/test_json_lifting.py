@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import ODD, REAL, SPACE, WHOLE, WRONG, texts
 
-from service import json_lifting, json_rows
 from service.api import bodies
 from service.api.bodies import InputReader
 from service.api.http import HttpRequest
@@ -20,9 +19,10 @@ from service.api.openinference.requests import read_head
 from service.api.tfserving import requests as tfserving
 from service.api.tfserving.requests import read_document, read_examples, read_predict
 from service.errors import RequestError
-from service.json_lifting import WORTH_IT, lift
-from service.json_rows import NamedRows
-from service.json_tensors import Numbers
+from service.payloads import json_lifting, json_rows
+from service.payloads.json_lifting import WORTH_IT, lift
+from service.payloads.json_rows import NamedRows
+from service.payloads.json_tensors import Numbers
 from service.tensors import TensorSpec
 
 LISTS = (("instances",), ("inputs",), ("inputs", None), ("tensors", None, "data"))

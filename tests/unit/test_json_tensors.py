@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import HUGE, ODD, REAL, WHOLE, WRONG, texts
 
-from service.json_tensors import read_numbers
+from service.payloads.json_tensors import read_numbers
 
 
 def the_long_way(text):

@@ -20,9 +20,9 @@ from service.api.openapi import API_VERSION, describe_api, openapi_document
 from service.api.options import FEATURES_ONLY, SHARED, parse_options
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
-from service.app import create_app
-from service.codecs import JSON, NPY, NPZ
+from service.drivers.app import create_app
 from service.errors import AdminOff, InvalidParameter, MethodNotAllowed, NotFound, NotSupported
+from service.payloads.codecs import JSON, NPY, NPZ
 from service.telemetry import Telemetry
 from service.tensors import InferRequest
 

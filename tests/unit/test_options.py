@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.options import FEATURES_ONLY, SHARED, Options, parse_accept, parse_options
-from service.codecs import JSON, NPY, NPZ
 from service.errors import InvalidParameter, NotAcceptable
+from service.payloads.codecs import JSON, NPY, NPZ
 
 
 def features(query):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from service.codecs import encode_npy, encode_npz
 from service.engines.parity import golden_rows, prove, relative_difference
 from service.errors import LoadError
+from service.payloads.codecs import encode_npy, encode_npz
 from service.tensors import ModelSpec, OutputSpec, TensorSpec
 
 SPEC = ModelSpec(

@@ -7,8 +7,8 @@ import pytest
 from changing_models import make_site, put
 
 from service.errors import ModelNotFound, ModelUnloaded, RepositoryError
-from service.reloading import Reloader
 from service.repository import scan
+from service.serving.reloading import Reloader
 
 
 @pytest.fixture

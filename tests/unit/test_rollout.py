@@ -17,7 +17,7 @@ from service.errors import (
     NotReady,
     VersionNotFound,
 )
-from service.served import IndexedVersion, State
+from service.serving.served import IndexedVersion, State
 from service.tensors import InferRequest
 
 

@@ -8,12 +8,12 @@ import time
 import pytest
 from numpy_engine import build_runtime
 
-from service import shedding
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
 from service.api.openinference.infer import InferEndpoint
 from service.api.tfserving.dialect import TensorFlowServing
-from service.shedding import Refusals, Rounds
+from service.drivers import shedding
+from service.drivers.shedding import Refusals, Rounds
 from service.telemetry import Telemetry
 
 LIMITS = Limits(1_000_000, 10_000, 200_000)

@@ -12,10 +12,10 @@ from numpy_engine import NumpyEngine, build_runtime, graph_of
 from scheduling import BAD, FOREVER, Clock
 
 from service.errors import DeadlineExceeded, InferenceFailed
-from service.lanes import LaneCache
 from service.scheduling.costs import Cost
 from service.scheduling.families import MARGIN, LaneFamily
 from service.scheduling.scheduler import Job, Lane, Scheduler
+from service.serving.lanes import LaneCache
 from service.tensors import InferRequest
 
 CALL = 1.0  # seconds that any batch takes, besides those of its rows

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from service.api import views
-from service.codecs import encode_json
 from service.errors import InvalidParameter
+from service.payloads.codecs import encode_json
 from service.tensors import LayerSpec, OutputSpec
 
 SOFTMAX = OutputSpec("probs", (None, 3), "float32", activation="softmax")

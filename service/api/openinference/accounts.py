@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from service.api.http import Reply
-from service.codecs import encode_json
-from service.runtime import Runtime
+from service.payloads.codecs import encode_json
+from service.serving.runtime import Runtime
 from service.statistics import BatchTally, ModelStatistics, Tally
 
 _NONE = Tally()

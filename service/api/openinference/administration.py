@@ -12,9 +12,9 @@ from typing import Any
 
 from service.api.http import Reply
 from service.api.intake import kind
-from service.codecs import decode_json, encode_json
 from service.errors import AdminOff, InvalidInput, InvalidParameter
-from service.runtime import Runtime
+from service.payloads.codecs import decode_json, encode_json
+from service.serving.runtime import Runtime
 
 INDEX = "/v2/repository/index"
 

@@ -14,9 +14,9 @@ from typing import Any
 from service.api.http import Reply
 from service.api.openinference.datatypes import BYTES, datatype_of
 from service.api.openinference.metadata import PLATFORM, sizes
-from service.codecs import encode_json
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.payloads.codecs import encode_json
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.tensors import TensorSpec
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from service.api.operations import Operation, json_content, operation, path_part
 from service.api.schemas import binary
-from service.codecs import JSON
+from service.payloads.codecs import JSON
 
 TAG = "Open Inference Protocol V2"
 

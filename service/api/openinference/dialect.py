@@ -18,7 +18,7 @@ from service.api.openinference.faults import fault
 from service.api.openinference.infer import InferEndpoint
 from service.api.openinference.paths import model_path, model_route
 from service.errors import LayertapError, MethodNotAllowed, NotFound, NotSupported
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 
 Answer: TypeAlias = Callable[[HttpRequest, Runtime], Reply]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from service.api.compression import CODINGS
 from service.api.http import Reply
-from service.codecs import encode_json
 from service.errors import (
     LayerNotFound,
     LayertapError,
@@ -19,6 +18,7 @@ from service.errors import (
     RequestError,
     UnsupportedMedia,
 )
+from service.payloads.codecs import encode_json
 
 _KEPT = {400, 403, 404, 405, 413, 415, 429}
 

@@ -20,8 +20,8 @@ from service.api.openinference.requests import Head, OutputWish, read_head, spli
 from service.api.remembered import LONGEST, Remembered
 from service.api.weight import check_reply, is_heavy_result
 from service.errors import LayertapError
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.tensors import Array, InferRequest, InferResult
 
 _HEAVY_JSON_BYTES = 32 * 1024

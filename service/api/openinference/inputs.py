@@ -19,9 +19,9 @@ from service.api.openinference.datatypes import BYTES
 from service.api.openinference.requests import InputHead
 from service.errors import InvalidInput
 from service.fields import nearest
-from service.fitting import fit
-from service.json_tensors import Numbers
-from service.nested_lists import UNNUMBERED, array_from_lists, quick_rows
+from service.payloads.fitting import fit
+from service.payloads.json_tensors import Numbers
+from service.payloads.nested_lists import UNNUMBERED, array_from_lists, quick_rows
 from service.tensors import Array, TensorSpec
 
 _TEXT = TensorSpec("", (None,), "string")

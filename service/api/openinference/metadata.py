@@ -12,9 +12,9 @@ from typing import Any
 from service.api.http import Reply
 from service.api.openapi import API_VERSION
 from service.api.openinference.datatypes import BYTES, datatype_of
-from service.codecs import encode_json
 from service.errors import NotReady
-from service.runtime import Runtime
+from service.payloads.codecs import encode_json
+from service.serving.runtime import Runtime
 from service.tensors import TensorSpec
 
 PLATFORM = "keras_h5"

@@ -17,9 +17,9 @@ from service.api.http import Reply
 from service.api.openinference import datatypes
 from service.api.openinference.datatypes import BYTES
 from service.api.openinference.requests import OutputWish
-from service.codecs import encode_json
 from service.errors import InvalidInput, LayerNotFound
-from service.served import ServedModel
+from service.payloads.codecs import encode_json
+from service.serving.served import ServedModel
 from service.tensors import Array, InferResult, OutputSpec
 
 BINARY = "application/octet-stream"

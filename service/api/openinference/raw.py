@@ -10,7 +10,7 @@ from service.api.bodies import IMAGE_MAGIC
 from service.api.intake import Intake
 from service.api.openinference.datatypes import datatype_of, decode_numbers
 from service.errors import InvalidInput
-from service.fitting import fit
+from service.payloads.fitting import fit
 from service.tensors import Array
 
 

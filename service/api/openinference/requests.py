@@ -14,9 +14,9 @@ from typing import Any
 
 from service.api.intake import kind
 from service.api.json_tokens import loads_with_tokens, may_have_tokens
-from service.codecs import decode_json
 from service.errors import InvalidInput, InvalidJson, InvalidParameter, InvalidRequest
-from service.json_lifting import WORTH_IT, Place, lift
+from service.payloads.codecs import decode_json
+from service.payloads.json_lifting import WORTH_IT, Place, lift
 
 _MICROSECONDS = 1e-6
 _NUMBERS: tuple[Place, ...] = (("inputs", None, "data"),)

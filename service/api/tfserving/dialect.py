@@ -18,7 +18,7 @@ from service.api.tfserving.routes import CLASSIFY, EXPLAIN, PREDICT, REGRESS, ab
 from service.api.tfserving.signatures import Plan, Planner
 from service.api.weight import check_reply, is_heavy_json, is_heavy_result
 from service.errors import InvalidRequest, LayertapError, NotSupported, QueueFull
-from service.runtime import Runtime
+from service.serving.runtime import Runtime
 from service.tensors import Array, InferRequest, InferResult
 
 _MEND = "Ask for fewer rows or for a smaller layer."

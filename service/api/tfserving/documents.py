@@ -15,8 +15,8 @@ from service.api.http import Reply
 from service.api.tfserving.routes import Target
 from service.api.tfserving.signatures import DEFAULT, LAYER_PREFIX, METHOD_NAMES
 from service.errors import InvalidRequest, ModelNotFound, VersionNotFound
-from service.runtime import Runtime
-from service.served import ModelStatus, ServedModel, State
+from service.serving.runtime import Runtime
+from service.serving.served import ModelStatus, ServedModel, State
 from service.tensors import TensorSpec
 
 _DTYPES = {

@@ -16,11 +16,11 @@ import orjson
 from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs, is_b64, is_plain
 from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.errors import InvalidInput, InvalidJson
-from service.fitting import check_names
-from service.json_lifting import lift
-from service.json_rows import NamedRows
-from service.json_tensors import Numbers
-from service.nested_lists import UNNUMBERED
+from service.payloads.fitting import check_names
+from service.payloads.json_lifting import lift
+from service.payloads.json_rows import NamedRows
+from service.payloads.json_tensors import Numbers
+from service.payloads.nested_lists import UNNUMBERED
 from service.tensors import Array, TensorSpec
 
 _JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 from service.errors import InvalidRequest, ModelNotFound, VersionNotFound
-from service.runtime import Runtime
-from service.served import ModelStatus, ServedModel
+from service.serving.runtime import Runtime
+from service.serving.served import ModelStatus, ServedModel
 
 PREDICT, CLASSIFY, REGRESS, EXPLAIN = "predict", "classify", "regress", "explain"
 _SCOPE = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"

@@ -17,8 +17,8 @@ from service.api.remembered import LONGEST, Remembered
 from service.api.tfserving.requests import lift_numbers, unflatten
 from service.api.tfserving.routes import CLASSIFY, PREDICT, REGRESS, inference, malformed
 from service.errors import InvalidRequest, LayerNotFound
-from service.runtime import Runtime
-from service.served import ServedModel
+from service.serving.runtime import Runtime
+from service.serving.served import ServedModel
 from service.tensors import TensorSpec
 
 DEFAULT = "serving_default"

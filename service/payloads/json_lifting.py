@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from service.json_rows import NamedRows, read_rows, start_of_rows
-from service.json_tensors import Numbers, read_numbers
+from service.payloads.json_rows import NamedRows, read_rows, start_of_rows
+from service.payloads.json_tensors import Numbers, read_numbers
 
 Place: TypeAlias = tuple[str | None, ...]
 """Where a value may stand in a document: the members on the way to it; `None` for any member or any entry."""

@@ -19,15 +19,15 @@ from service.api import catalog
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
-from service.decoding import DecodingPool, Task
-from service.direct import DirectRequest
+from service.drivers.decoding import DecodingPool, Task
+from service.drivers.direct import DirectRequest
+from service.drivers.exchange import Exchange, body_too_large
+from service.drivers.shedding import Refusals, Rounds
+from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
 from service.errors import LayertapError, QueueFull
-from service.exchange import Exchange, body_too_large
-from service.runtime import Runtime, result_of
-from service.shedding import Refusals, Rounds
+from service.serving.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
-from service.waiting import ClientGone, Desk, Receive, Waiting
 
 SMALL_BODY_BYTES = 32 * 1024
 """Longer bodies are not parsed on the event loop, so the direct way has nothing to offer them."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply
 from service.errors import BodyTooLarge, LayertapError, ServiceError
-from service.runtime import Runtime
 from service.scheduling.admission import Place
+from service.serving.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry, server_timing_header
 from service.tensors import InferResult, Timings
 

@@ -11,9 +11,9 @@ from service.engines import Engine
 from service.errors import LoadError
 from service.footprints import Footprint
 from service.images import ImageInput
-from service.lanes import LaneCache
 from service.layers import LayerIndex
 from service.repository import ModelEntry, ModelVersion
+from service.serving.lanes import LaneCache
 from service.tensors import ModelSpec
 
 

@@ -12,8 +12,8 @@ import threading
 
 from service.errors import LayertapError, ModelNotFound, NotReady, RepositoryError
 from service.footprints import Footprint, entry_footprint
-from service.rollout import Scan
-from service.runtime import Runtime
+from service.serving.rollout import Scan
+from service.serving.runtime import Runtime
 
 _log = logging.getLogger("layertap.models")
 

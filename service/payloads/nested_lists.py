@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import InvalidInput
-from service.fitting import what_fits
+from service.payloads.fitting import what_fits
 from service.tensors import Array, TensorSpec
 
 _MAX_REPR = 80

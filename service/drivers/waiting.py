@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from service.runtime import Runtime
 from service.scheduling.scheduler import Job
+from service.serving.runtime import Runtime
 from service.tensors import InferRequest
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -18,13 +18,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from service.errands import Errands
 from service.errors import ModelLoadFailed, NotReady, RepositoryError
 from service.repository import ModelEntry
 from service.scheduling.scheduler import Scheduler
-from service.served import ModelStatus, ServedModel, State
-from service.shelf import Shelf, load_failed, unknown_model
-from service.workshop import Workshop, candidates
+from service.serving.errands import Errands
+from service.serving.served import ModelStatus, ServedModel, State
+from service.serving.shelf import Shelf, load_failed, unknown_model
+from service.serving.workshop import Workshop, candidates
 
 _log = logging.getLogger("layertap.models")
 

@@ -14,7 +14,7 @@ from service.errors import (
 )
 from service.fields import nearest
 from service.repository import ModelEntry
-from service.served import IndexedVersion, ModelStatus, ServedModel, State
+from service.serving.served import IndexedVersion, ModelStatus, ServedModel, State
 
 
 class Shelf:

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.endpoint import Endpoint
 from service.api.http import HttpRequest, Reply, join_headers
-from service.asgi import ExpressLane
-from service.direct import DirectRequest
+from service.drivers.asgi import ExpressLane
+from service.drivers.direct import DirectRequest
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
 

@@ -16,8 +16,8 @@ import time
 from service.api.endpoint import Endpoint
 from service.api.http import Reply
 from service.errors import QueueFull
-from service.runtime import Runtime
 from service.scheduling.admission import retry_after_s
+from service.serving.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry
 
 _NOTICEABLE_S = 0.005  # a round that has taken less is asked nothing more

@@ -13,7 +13,7 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # it publi
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from service.protocol import Protocol
+from service.drivers.protocol import Protocol
 
 _ACCEPTS = 256  # connections taken at a time; what waits longer is read no later for it
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from service.api.http import HttpRequest, Reply
-from service.exchange import Exchange
-from service.runtime import result_of
+from service.drivers.exchange import Exchange
+from service.drivers.waiting import Desk, Waiter
+from service.serving.runtime import result_of
 from service.tensors import InferResult
-from service.waiting import Desk, Waiter
 
 
 class DirectRequest(Waiter):

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.errors import DeadlineExceeded, NotReady
-from service.rollout import Rollout, Scan
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
-from service.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
-from service.shelf import Shelf
+from service.serving.rollout import Rollout, Scan
+from service.serving.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
+from service.serving.shelf import Shelf
+from service.serving.workshop import Workshop
 from service.statistics import Ledger, ModelStatistics
 from service.tensors import InferRequest, InferResult
-from service.workshop import Workshop
 
 
 @dataclass(frozen=True, slots=True)

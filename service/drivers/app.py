@@ -25,10 +25,10 @@ from service.api.native import NativeEndpoint
 from service.api.openapi import openapi_document
 from service.api.options import parse_version
 from service.api.problems import problem
-from service.codecs import encode_json
-from service.exchange import Exchange, answer, body_too_large
+from service.drivers.exchange import Exchange, answer, body_too_large
 from service.fields import nearest
-from service.runtime import Runtime
+from service.payloads.codecs import encode_json
+from service.serving.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry
 
 _PAGES = Path(__file__).parent / "pages"

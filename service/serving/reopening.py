@@ -21,7 +21,7 @@ from service.engines.openvino_engine import OpenVINOEngine
 from service.engines.references import refer_to_kept
 from service.errors import LayertapError
 from service.repository import ModelEntry, ModelVersion
-from service.served import OpenedModel
+from service.serving.served import OpenedModel
 
 _log = logging.getLogger("layertap.cache")
 

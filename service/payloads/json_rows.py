@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.json_tensors import NUMBERS_AND_SPACE, Numbers, read_numbers
+from service.payloads.json_tensors import NUMBERS_AND_SPACE, Numbers, read_numbers
 
 _MAX_MEMBERS = 64  # of a row
 _MAX_AROUND = 18  # pieces before the rows, and behind them: a few members of the document

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import QueueFull
-from service.runtime import deadline_error
 from service.scheduling.admission import Pace, retry_after_s
+from service.serving.runtime import deadline_error
 
 _MOST_KINDS = 256
 

@@ -12,12 +12,12 @@ from service.engines import Engine
 from service.errors import LayertapError, LoadError
 from service.footprints import version_footprint
 from service.images import image_input
-from service.lanes import LaneCache
 from service.layers import LayerIndex
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.scheduler import Scheduler
-from service.served import ModelStatus, OpenModel, ServedModel, State
+from service.serving.lanes import LaneCache
+from service.serving.served import ModelStatus, OpenModel, ServedModel, State
 from service.startup import timed
 from service.tensors import ModelSpec
 

@@ -20,7 +20,7 @@ from service.errors import LoadError
 from service.loading.config_text import MAX_ROW_VALUES, MAX_STEPS, RECURRENT
 from service.loading.loader import LoadedModel, load
 from service.repository import ModelEntry, ModelVersion
-from service.served import OpenedModel
+from service.serving.served import OpenedModel
 from service.startup import timed
 from service.surgery.cut import describe, seeded_rows
 from service.tensors import Array, ModelSpec

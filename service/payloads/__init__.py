@@ -1,0 +1,1 @@
+"""Owns the way between bytes and arrays; it knows models only by what they take."""
