@@ -16,14 +16,13 @@ serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=.
 	@echo "==> starting the service on port $(PORT); models load in the background"
 	@PORT=$(PORT) LAYERTAP_LOG_FORMAT=$${LAYERTAP_LOG_FORMAT:-text} exec $(BIN)/gunicorn -c gunicorn.conf.py
 
-# Tests run beside each other, one process a core; more than four would want more memory than many machines have. What
-# compares times runs by itself. Compiled modules are kept, or each process that a test starts would compile them again.
+# Compiled modules are kept, or each process that a test starts would compile them again. The fast tests run beside each
+# other, one process a core; more than four gain little.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
 BESIDE := -n auto --maxprocesses 4 --dist worksteal
 
 test: test-fast ## run the tests: fast ones, then parity with Keras, contracts, end to end
-	$(PYTEST) $(BESIDE) -m "not slow and not alone" tests --ignore tests/unit
-	$(PYTEST) -m "alone and not slow" tests --ignore tests/unit
+	$(PYTEST) -m "not slow" tests --ignore tests/unit
 
 test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow (seconds)
 	$(PYTEST) $(BESIDE) -m "not slow" tests/unit
