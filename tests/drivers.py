@@ -40,7 +40,7 @@ from service.telemetry import Telemetry
 ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
 MAX_BODY_BYTES = 2_000_000
-KEEP_ALIVE_S = 1
+KEEP_ALIVE_S = 75
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -247,14 +247,15 @@ class DirectDriver:
 
     Args:
         lane: the application; its server must not be another driver's.
+        keep_alive_s: how long a connection may be idle.
     """
 
-    def __init__(self, lane: ExpressLane) -> None:
+    def __init__(self, lane: ExpressLane, keep_alive_s: int) -> None:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="direct-driver")
         self._thread.start()
         config = Config(
-            lane, lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S, **Worker.CONFIG_KWARGS
+            lane, lifespan="off", log_config=None, timeout_keep_alive=keep_alive_s, **Worker.CONFIG_KWARGS
         )
         config.load()
         self._state = state = ServerState()
@@ -357,6 +358,7 @@ def open_site(
     limits: Limits = LIMITS,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_decoding: int = 64,
+    keep_alive_s: int = KEEP_ALIVE_S,
     gate: Gate | None = None,
     dialects: Sequence[Dialect] | None = None,
     **options: Any,
@@ -368,6 +370,7 @@ def open_site(
         limits: sizes.
         max_body_bytes: the largest request body.
         max_decoding: how many requests may be with the decoding threads.
+        keep_alive_s: how long a connection of the direct driver may be idle.
         dialects: instead of those that are served.
         gate: holds the engine; it is opened at the end, so that a failing test does not hang.
         options: further arguments of `build_runtime`.
@@ -396,7 +399,7 @@ def open_site(
             max_decoding=max_decoding,
         )
 
-    drivers = FlaskDriver(app), ExpressDriver(new_lane()), DirectDriver(new_lane())
+    drivers = FlaskDriver(app), ExpressDriver(new_lane()), DirectDriver(new_lane(), keep_alive_s)
     site = Site(runtime, telemetry, *drivers)
     try:
         yield site

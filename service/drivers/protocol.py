@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.endpoint import Endpoint
 from service.api.http import HttpRequest, Reply, join_headers
-from service.drivers.asgi import ExpressLane
+from service.drivers.asgi import ExpressLane, Route
 from service.drivers.direct import DirectRequest
 
 _STATUS_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
@@ -205,19 +205,14 @@ class Protocol(HttpToolsProtocol):
 
     # -- requests -----------------------------------------------------------------------------------------
 
-    def _find_route(self) -> tuple[Endpoint, str, bytes] | None:
-        """Route, path and query of a plain request for inference on a connection that is free; else `None`."""
-        lane, parser, url = self._lane, self.parser, self.url
+    def _find_route(self) -> Route | None:
+        """The route of a plain request for inference on a connection that is free; else `None`."""
+        lane, parser = self._lane, self.parser
         if lane is None or parser.get_method() != b"POST" or self.expect_100_continue or self.root_path:
             return None
         if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
             return None
-        path, _, query = url.partition(b"?")
-        if path[:1] != b"/" or b"%" in path or not url.isascii() or b"#" in url or parser.should_upgrade():
-            return None
-        name = path.decode("ascii")
-        endpoint = lane.endpoint(name)
-        return None if endpoint is None else (endpoint, name, query)
+        return None if parser.should_upgrade() else lane.route(self.url)
 
     def _refuse(self, endpoint: Endpoint, lane: ExpressLane) -> bytes | None:
         """The reply to a request that is not worth reading; `None` for all others."""
@@ -248,7 +243,8 @@ class Protocol(HttpToolsProtocol):
         return SmallRequest(self, endpoint, path, query, headers, keep_alive=self._keeps_alive())
 
     def _keeps_alive(self) -> bool:
-        return bool(self.parser.should_keep_alive()) and self.parser.get_http_version() != "1.0"
+        parser = self.parser
+        return bool(parser.should_keep_alive()) and parser.get_http_version() != "1.0"
 
     def _leave_to_uvicorn(self) -> None:
         """Begins the request as uvicorn does, with the head that was read."""

@@ -156,7 +156,11 @@ def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
 
 def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not():
     gate = Gate()
-    with open_site("iris", gate=gate) as site, connect(site) as idle, connect(site) as busy:
+    with (
+        open_site("iris", gate=gate, keep_alive_s=1) as site,
+        connect(site) as idle,
+        connect(site) as busy,
+    ):
         idle.sendall(raw(b"{"))
         assert read_answer(idle).status == 400
         busy.sendall(raw(b"{"))
