@@ -157,7 +157,7 @@ def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
 def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not():
     gate = Gate()
     with (
-        open_site("iris", gate=gate, keep_alive_s=1) as site,
+        open_site("iris", gate=gate, keep_alive_s=2) as site,
         connect(site) as idle,
         connect(site) as busy,
     ):
