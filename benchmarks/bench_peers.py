@@ -26,6 +26,7 @@ import numpy as np
 from inputs import make_models
 from load import ask, closed_loop, drain
 from open_loop import open_loop
+from peers.dialects import within
 from peers.environments import EnvironmentFailed
 from peers.registry import DEFAULT, ONCE, Peer, find_peer
 from peers_report import ALL, closed_rows, print_closed, print_open
@@ -126,7 +127,7 @@ class Run:
     def _open_loops(self, peer: Peer, port: int, workload: Workload, capacity: float) -> None:
         seconds = self._seconds * workload.patience
         for load in random.sample(_LOADS, len(_LOADS)):
-            requests = workload.requests(peer.dialect)
+            requests = [within(_DEADLINE_S, each, peer.dialect) for each in workload.requests(peer.dialect)]
             drain(port, requests[0])
             reading = open_loop(port, requests, load * capacity, seconds, deadline_s=_DEADLINE_S)
             self.open.append(
@@ -195,17 +196,19 @@ def main() -> None:
     limits, answers = read_limits(models, workloads)
     once = options.once.split(",")
     run = Run(models, workloads, options.seconds, answers)
-    for number in range(options.rounds):
-        print(f"round {number + 1} of {options.rounds}", flush=True)
-        due = [peer for peer in peers if number == 0 or peer.name not in once]
-        for peer in random.sample(due, len(due)):
-            run.measure(peer, number)
-    rows = closed_rows(run.closed, workloads, limits)
-    _write(run, rows, limits, peers, vars(options) | {"took_s": round(time.perf_counter() - begun)})
-    print_closed(rows)
-    if run.open:
-        print_open(sorted(run.open, key=lambda each: (each["workload"], each["server"], each["load"])))
-    print(f"\nIt took {(time.perf_counter() - begun) / 60:.1f} minutes.")
+    try:
+        for number in range(options.rounds):
+            print(f"round {number + 1} of {options.rounds}", flush=True)
+            due = [peer for peer in peers if number == 0 or peer.name not in once]
+            for peer in random.sample(due, len(due)):
+                run.measure(peer, number)
+    finally:  # a run that is stopped tells what it has
+        rows = closed_rows(run.closed, workloads, limits)
+        _write(run, rows, limits, peers, vars(options) | {"took_s": round(time.perf_counter() - begun)})
+        print_closed(rows)
+        if run.open:
+            print_open(sorted(run.open, key=lambda each: (each["workload"], each["server"], each["load"])))
+        print(f"\nIt took {(time.perf_counter() - begun) / 60:.1f} minutes.")
 
 
 def _write(

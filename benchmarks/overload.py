@@ -15,9 +15,9 @@ from dataclasses import asdict
 from typing import Any
 
 from inputs import make_models
-from load import Request, closed_loop, drain
+from load import closed_loop, drain
 from open_loop import open_loop
-from peers.dialects import LAYERTAP
+from peers.dialects import within
 from peers.environments import EnvironmentFailed
 from peers.registry import Peer, find_peer
 from servers import ROOT, Running, ServerFailed, stop_with_servers
@@ -69,7 +69,7 @@ def _curve(
     peer: Peer, port: int, server: Running, workload: Workload, options: argparse.Namespace
 ) -> list[Record]:
     """One server's records, in random order measured and sorted by load."""
-    requests = [_within(options.deadline_s, each, peer) for each in workload.requests(peer.dialect)]
+    requests = [within(options.deadline_s, each, peer.dialect) for each in workload.requests(peer.dialect)]
     closed_loop(port, requests, 2, workload.connections)
     drain(port, requests[0])
     capacity = closed_loop(port, requests, 4, workload.connections).rate
@@ -84,16 +84,6 @@ def _curve(
             "memory_bytes": server.memory_bytes(), "processor_s": server.processor_s() - begun_s, **asdict(reading),
         })  # fmt: skip
     return sorted(records, key=lambda record: record["load"])
-
-
-def _within(deadline_s: float, request: Request, peer: Peer) -> Request:
-    """The request, with the deadline where the server's protocol has a place for it.
-
-    Mosec and Triton take theirs when they start (PEER_DEADLINE_S).
-    """
-    if peer.dialect is not LAYERTAP:
-        return request
-    return dataclasses.replace(request, path=f"{request.path}&timeout_ms={deadline_s * 1000:.0f}")
 
 
 def _print(curve: list[Record], problems: list[Record]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -126,3 +127,13 @@ MULTIPART = Dialect(
 )
 V2_JSON = Dialect("KServe V2 in JSON; npy and JPEG as base64 in a BYTES tensor", _ask_v2_json, _read_v2)
 V2_BINARY = Dialect("KServe V2: JSON for JSON, binary tensors for npy and JPEG", _ask_v2_binary, _read_v2)
+
+
+def within(deadline_s: float, request: Request, dialect: Dialect) -> Request:
+    """The request, with the deadline where the server's protocol has a place for it.
+
+    Mosec and Triton take theirs when they start (PEER_DEADLINE_S).
+    """
+    if dialect is not LAYERTAP:
+        return request
+    return dataclasses.replace(request, path=f"{request.path}&timeout_ms={deadline_s * 1000:.0f}")
