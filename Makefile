@@ -43,7 +43,7 @@ bench: $(VENV)/.dev ## measure the service beside its limits (needs wrk, two cor
 	$(BIN)/python benchmarks/bench.py
 
 ROUNDS ?= 3
-bench-peers: $(VENV)/.dev ## measure the service beside eight other servers (installs them; needs wrk, two cores, half an hour)
+bench-peers: $(VENV)/.dev ## measure the service beside eight other servers (installs them; needs wrk, two cores, an hour)
 	$(BIN)/python benchmarks/bench_peers.py --rounds $(ROUNDS)
 
 bench-overload: $(VENV)/.dev ## drive the service and two other servers past their capacity
