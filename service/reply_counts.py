@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-_FOLD_AT = 256
+from service.pending import Pending
 
 
 class ReplyCounts(Collector):
@@ -29,27 +28,17 @@ class ReplyCounts(Collector):
         self._name = name
         self._meaning = meaning
         self._counts: Counter[tuple[str, str, int]] = Counter()
-        self._pending: list[tuple[str, str, int]] = []
-        self._lock = threading.Lock()
+        self._pending: Pending[tuple[str, str, int]] = Pending(self._counts.update)
 
     def add(self, route: str, model: str, status: int) -> None:
         """Counts one reply, from any thread."""
-        self._pending.append((route, model, status))
-        if len(self._pending) >= _FOLD_AT:
-            with self._lock:
-                self._fold()
+        self._pending.add((route, model, status))
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """The counters as of now."""
         family = CounterMetricFamily(self._name, self._meaning, labels=self.labels)
-        with self._lock:
-            self._fold()
+        with self._pending.lock:
+            self._pending.settle()
             for (route, model, status), count in self._counts.items():
                 family.add_metric([route, model, str(status)], count)
         yield family
-
-    def _fold(self) -> None:
-        # Others append meanwhile: what is taken off is exactly what was looked at.
-        pending = self._pending[:]
-        del self._pending[: len(pending)]
-        self._counts.update(pending)

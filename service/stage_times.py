@@ -6,7 +6,6 @@ loop. Here they are put aside and counted many at once, in a loop that stays in 
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
@@ -15,9 +14,9 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from service.pending import Pending
 from service.tensors import Timings
 
-_FOLD_AT = 256
 _BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
@@ -57,20 +56,16 @@ class StageTimes(Collector):
     def __init__(self, stages: Mapping[str, tuple[str, str]]) -> None:
         self._stages = [(name, attrgetter(stage), meaning) for name, (stage, meaning) in stages.items()]
         self._histograms: dict[str, list[_Histogram]] = {}  # by model, one for each stage
-        self._pending: list[tuple[str, Timings]] = []
-        self._lock = threading.Lock()
+        self._pending: Pending[tuple[str, Timings]] = Pending(self._count)
 
     def add(self, model: str, timings: Timings) -> None:
         """Counts one answered request of a model, from any thread; `timings` must not change any more."""
-        self._pending.append((model, timings))
-        if len(self._pending) >= _FOLD_AT:
-            with self._lock:
-                self._fold()
+        self._pending.add((model, timings))
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The histograms as of now; models without requests have none."""
-        with self._lock:
-            self._fold()
+        with self._pending.lock:
+            self._pending.settle()
             for place, (name, _, meaning) in enumerate(self._stages):
                 family = HistogramMetricFamily(name, meaning, labels=self.labels)
                 for model, histograms in self._histograms.items():
@@ -78,10 +73,7 @@ class StageTimes(Collector):
                     family.add_metric([model], found.cumulated(), found.total_s)
                 yield family
 
-    def _fold(self) -> None:
-        # Others append meanwhile: what is taken off is exactly what was looked at.
-        pending = self._pending[:]
-        del self._pending[: len(pending)]
+    def _count(self, pending: list[tuple[str, Timings]]) -> None:
         by_model: dict[str, list[Timings]] = {}
         for model, timings in pending:
             by_model.setdefault(model, []).append(timings)

@@ -8,15 +8,14 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/protoco
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from service.pending import Pending
 from service.scheduling.batch import BatchReport
 from service.tensors import Timings
 
-_FOLD_AT = 256
 _NS = 1e9
 
 
@@ -97,15 +96,12 @@ class Ledger:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._accounts: dict[tuple[str, int], _Account] = {}
-        self._pending: list[tuple[str, int, Timings]] = []
-        self._lock = threading.Lock()
+        self._pending: Pending[tuple[str, int, Timings]] = Pending(self._count)
+        self._lock = self._pending.lock
 
     def answered(self, model: str, version: int, timings: Timings) -> None:
         """Counts an answered request; what it adds up to is worked out later, for many at once."""
-        self._pending.append((model, version, timings))
-        if len(self._pending) >= _FOLD_AT:
-            with self._lock:
-                self._fold()
+        self._pending.add((model, version, timings))
 
     def failed(self, model: str, version: int, seconds: float) -> None:
         """Counts a request that was understood and failed, this long after it came."""
@@ -130,7 +126,7 @@ class Ledger:
     def read(self, model: str, version: int) -> ModelStatistics:
         """The numbers of one version, as of now; zeros where it did nothing yet."""
         with self._lock:
-            self._fold()
+            self._pending.settle()
             account = self._accounts.get((model, version), _NOTHING)
             answered, stages = account.answered, account.stages
             total_s = stages.decode_s + stages.queue_s + stages.compute_s + stages.encode_s
@@ -157,10 +153,7 @@ class Ledger:
             account = self._accounts[model, version] = _Account()
         return account
 
-    def _fold(self) -> None:
-        # Others append meanwhile: what is taken off is exactly what was looked at.
-        pending = self._pending[:]
-        del self._pending[: len(pending)]
+    def _count(self, pending: list[tuple[str, int, Timings]]) -> None:
         for model, version, timings in pending:
             account = self._account(model, version)
             account.answered += 1

@@ -18,7 +18,7 @@ LAYERS = {
     1: ["fields", "model_config", "settings", "startup", "tensors"],
     2: [
         *["device", "cards", "cores"],
-        *["telemetry", "reply_counts", "stage_times", "statistics"],
+        *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
         *["payloads"],
         *["repository", "class_names", "footprints", "layers"],
