@@ -154,7 +154,21 @@ class Connection:
             self._gone.set()
 
 
-class ExpressDriver:
+class _OwnLoop:
+    """An event loop on a thread of its own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._loop = loop
+        self._thread = threading.Thread(target=loop.run_forever, name=name)
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class ExpressDriver(_OwnLoop):
     """The express lane on an event loop of its own; it lives from `lifespan.startup` to `lifespan.shutdown`.
 
     Args:
@@ -162,10 +176,8 @@ class ExpressDriver:
     """
 
     def __init__(self, lane: ExpressLane) -> None:
+        super().__init__(asyncio.new_event_loop(), "express-driver")
         self._lane = lane
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="express-driver")
-        self._thread.start()
         self._stages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
         life = lane({"type": "lifespan"}, self._stages.get, self._tell)
@@ -229,9 +241,7 @@ class ExpressDriver:
     def close(self) -> None:
         self._live("shutdown")
         self._life.result(ANSWER_WITHIN_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._stop()
 
     def _live(self, stage: str) -> None:
         """One stage of the server's life; the application waits for the next one in between."""
@@ -242,7 +252,7 @@ class ExpressDriver:
         self._told.put(message["type"])
 
 
-class DirectDriver:
+class DirectDriver(_OwnLoop):
     """The worker's protocol on a socket, each request on a connection of its own.
 
     Args:
@@ -251,9 +261,7 @@ class DirectDriver:
     """
 
     def __init__(self, lane: ExpressLane, keep_alive_s: int) -> None:
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="direct-driver")
-        self._thread.start()
+        super().__init__(uvloop.new_event_loop(), "direct-driver")
         config = Config(
             lane, lifespan="off", log_config=None, timeout_keep_alive=keep_alive_s, **Worker.CONFIG_KWARGS
         )
@@ -286,9 +294,7 @@ class DirectDriver:
 
     def close(self) -> None:
         self._call(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._stop()
 
     async def _end(self) -> None:
         self._server.close()

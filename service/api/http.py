@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -55,6 +56,9 @@ class HttpRequest:
         return self.headers.get(name, b"").decode("latin-1")
 
 
+_STATUS_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
 @dataclass(slots=True)
 class Reply:
     """One reply, ready to send.
@@ -70,3 +74,17 @@ class Reply:
     body: bytes
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+
+    def written(self, last: str = "") -> bytes:
+        """The whole reply as HTTP/1.1 has it on a connection.
+
+        Args:
+            last: a further header line, with its end.
+        """
+        head = (
+            f"{_STATUS_LINES[self.status]}content-type: {self.content_type}\r\n"
+            f"content-length: {len(self.body)}\r\n"
+        )
+        for name, value in self.headers.items():
+            head += f"{name}: {value}\r\n"
+        return f"{head}{last}\r\n".encode("latin-1") + self.body

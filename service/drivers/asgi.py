@@ -19,7 +19,7 @@ from service.api import catalog
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
-from service.api.remembered import LONGEST
+from service.api.remembered import LONGEST, Remembered
 from service.drivers.decoding import DecodingPool, Task
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange, body_too_large
@@ -38,7 +38,7 @@ _SURELY_READ_ASIDE = (b"image/", b"multipart/", b"application/json")
 Route = tuple[Endpoint, str, bytes]
 """An inference route, the path that led to it, and the raw query."""
 
-_MOST_ROUTES = 1024
+_ALWAYS = 0  # routes are the same whatever is served
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -97,7 +97,7 @@ class ExpressLane:
         self._decoding = DecodingPool(decode_threads, max_decoding)
         # Of their own: a reply that is there must not wait behind bodies that are not even read.
         self._printing = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-encode")
-        self._routes: dict[bytes, Route] = {}
+        self._routes: Remembered[bytes, Route] = Remembered()
         self._desk: Desk | None = None
         self._rounds: Rounds | None = None
         self.refusals = Refusals(runtime, telemetry)
@@ -129,7 +129,7 @@ class ExpressLane:
 
     def route(self, url: bytes) -> Route | None:
         """The inference route of a POST to a plain URL, raw and without a host; remembered, as few URLs come often."""
-        route = self._routes.get(url)
+        route = self._routes.find(url, _ALWAYS)
         if route is None:
             path, _, query = url.partition(b"?")
             if path[:1] != b"/" or b"%" in path or b"#" in url or not url.isascii():
@@ -140,9 +140,7 @@ class ExpressLane:
                 return None
             route = endpoint, name, query
             if len(url) <= LONGEST:
-                if len(self._routes) >= _MOST_ROUTES:
-                    self._routes.clear()
-                self._routes[url] = route
+                self._routes.keep(url, _ALWAYS, route)
         return route
 
     def begin(

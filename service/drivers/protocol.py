@@ -10,7 +10,6 @@ Source of what is taken over: `HttpToolsProtocol` in uvicorn/protocols/http/http
 
 from __future__ import annotations
 
-import http
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,8 +19,6 @@ from service.api.http import HttpRequest, Reply, join_headers
 from service.drivers.asgi import ExpressLane, Route
 from service.drivers.direct import DirectRequest
 
-_STATUS_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in http.HTTPStatus}
-
 
 class SmallRequest:
     """A request on its direct way; to uvicorn it is the connection's current cycle.
@@ -29,9 +26,7 @@ class SmallRequest:
     Args:
         connection: where it came from.
         endpoint: its route.
-        path: without the query.
-        query: raw.
-        headers: lower-case names.
+        request: still without its body.
         keep_alive: whether the connection outlives it; uvicorn writes it, too, when the server stops.
 
     Attributes:
@@ -42,29 +37,18 @@ class SmallRequest:
         "connection",
         "direct",
         "endpoint",
-        "headers",
         "keep_alive",
-        "path",
         "pieces",
-        "query",
+        "request",
         "response_complete",
     )
 
     def __init__(
-        self,
-        connection: Protocol,
-        endpoint: Endpoint,
-        path: str,
-        query: bytes,
-        headers: dict[bytes, bytes],
-        *,
-        keep_alive: bool,
+        self, connection: Protocol, endpoint: Endpoint, request: HttpRequest, *, keep_alive: bool
     ) -> None:
         self.connection = connection
         self.endpoint = endpoint
-        self.path = path
-        self.query = query
-        self.headers = headers
+        self.request = request
         self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
         self.response_complete = False
@@ -73,19 +57,15 @@ class SmallRequest:
     def whole(self) -> HttpRequest:
         """The request, once its body is complete."""
         pieces = self.pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return HttpRequest("POST", self.path, self.query, self.headers, body)
+        self.request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self.request
 
     def answer(self, reply: Reply) -> None:
         """Sends the reply, head and body in one piece."""
         self.response_complete = True
         self.direct = None  # it holds this method: together they would be garbage for `gc`
-        head = f"{_STATUS_LINES[reply.status]}content-type: {reply.content_type}\r\ncontent-length: {len(reply.body)}\r\n"
-        for name, value in reply.headers.items():
-            head += f"{name}: {value}\r\n"
-        head += "\r\n" if self.keep_alive else "connection: close\r\n\r\n"
         connection = self.connection
-        connection.transport.write(head.encode("latin-1") + reply.body)
+        connection.transport.write(reply.written("" if self.keep_alive else "connection: close\r\n"))
         if not self.keep_alive:
             connection.transport.close()
         connection.on_response_complete()
@@ -119,16 +99,20 @@ class Protocol(HttpToolsProtocol):
         """A request's head was read: it may be too late for it, it may be small, or it is uvicorn's."""
         route, lane = self._find_route(), self._lane
         if route is not None and lane is not None:
-            self._refused = self._refuse(route[0], lane)
+            endpoint, path, query = route
+            self._refused = self._refuse(endpoint, lane)
             if self._refused is not None:
                 return
-            self._reading = small = self._as_small(*route, lane.small_body_bytes)
-            if small is not None:
-                self.cycle = self._answering = small
+            request = HttpRequest("POST", path, query, join_headers(self.headers), b"")
+            length = request.headers.get(b"content-length", b"")
+            if length.isdigit() and int(length) <= lane.small_body_bytes:
+                small = SmallRequest(self, endpoint, request, keep_alive=self._keeps_alive())
+                self.cycle = self._reading = self._answering = small
                 return
-            self._refused = self._refuse_heavy(*route, lane)
-            if self._refused is not None:
-                return
+            if length.isdigit() and self._keeps_alive():
+                self._refused = _refuse_heavy(endpoint, request, int(length), lane)
+                if self._refused is not None:
+                    return
         self._leave_to_uvicorn()
 
     def on_body(self, body: bytes) -> None:
@@ -224,24 +208,6 @@ class Protocol(HttpToolsProtocol):
         given = next((value for name, value in self.headers if name == b"x-request-id"), None)
         return lane.refusals.refuse(endpoint, reading_s + rounds.waited_s, given)
 
-    def _refuse_heavy(self, endpoint: Endpoint, path: str, query: bytes, lane: ExpressLane) -> bytes | None:
-        """The reply to a request whose long body is not worth taking in; `None` for all others."""
-        headers = join_headers(self.headers)
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or not self._keeps_alive():
-            return None
-        error = lane.foresee_refusal(endpoint, HttpRequest("POST", path, query, headers, b""), int(length))
-        given = headers.get(b"x-request-id")
-        return None if error is None else lane.refusals.refuse_with(error, endpoint, given)
-
-    def _as_small(self, endpoint: Endpoint, path: str, query: bytes, most: int) -> SmallRequest | None:
-        """The request whose head was just read, if its body will be at most so long."""
-        headers = join_headers(self.headers)
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > most:
-            return None
-        return SmallRequest(self, endpoint, path, query, headers, keep_alive=self._keeps_alive())
-
     def _keeps_alive(self) -> bool:
         parser = self.parser
         return bool(parser.should_keep_alive()) and parser.get_http_version() != "1.0"
@@ -253,3 +219,11 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+
+
+def _refuse_heavy(endpoint: Endpoint, request: HttpRequest, size: int, lane: ExpressLane) -> bytes | None:
+    """The reply to a request whose long body is not worth taking in; `None` for all others."""
+    error = lane.foresee_refusal(endpoint, request, size)
+    if error is None:
+        return None
+    return lane.refusals.refuse_with(error, endpoint, request.headers.get(b"x-request-id"))

@@ -14,7 +14,6 @@ import sys
 import time
 
 from service.api.endpoint import Endpoint
-from service.api.http import Reply
 from service.errors import QueueFull
 from service.scheduling.admission import retry_after_s
 from service.serving.runtime import Runtime
@@ -135,18 +134,19 @@ class Refusals:
         wait_s = retry_after_s(max(behind_s, self._runtime.backlog_s))
         ready = self._ready.get((endpoint.name, wait_s))
         if ready is None:
-            ready = self._ready[endpoint.name, wait_s] = _written(endpoint.problem(_too_busy(wait_s)))
+            ready = self._ready[endpoint.name, wait_s] = endpoint.problem(_too_busy(wait_s)).written()
         return self._recorded(endpoint, ready, request_id)
 
     def refuse_with(self, error: QueueFull, endpoint: Endpoint, request_id: bytes | None) -> bytes:
         """As `refuse`, with an error that says more."""
-        return self._recorded(endpoint, _written(endpoint.problem(error)), request_id)
+        return self._recorded(endpoint, endpoint.problem(error).written(), request_id)
 
     def _recorded(self, endpoint: Endpoint, written: bytes, request_id: bytes | None) -> bytes:
         named = self._telemetry.request_id(request_id)
         self._rejected.inc()
         self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
-        return b"HTTP/1.1 429 Too Many Requests\r\nx-request-id: %b\r\n%b" % (named.encode(), written)
+        status_line, _, rest = written.partition(b"\r\n")
+        return b"%b\r\nx-request-id: %b\r\n%b" % (status_line, named.encode(), rest)
 
 
 def _too_busy(wait_s: int) -> QueueFull:
@@ -154,12 +154,3 @@ def _too_busy(wait_s: int) -> QueueFull:
         "Expected fewer requests than the service can read in time. Received: more; they are refused unread.",
         retry_after_s=wait_s,
     )
-
-
-def _written(reply: Reply) -> bytes:
-    lines = [
-        f"content-type: {reply.content_type}\r\ncontent-length: {len(reply.body)}\r\n",
-        *[f"{name}: {value}\r\n" for name, value in reply.headers.items()],
-        "\r\n",
-    ]
-    return "".join(lines).encode("latin-1") + reply.body
