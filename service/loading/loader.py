@@ -29,6 +29,7 @@ from service.loading.building import Recipe, build, compile_as_saved, explain, j
 from service.loading.builtin_objects import builtin_objects
 from service.loading.config_text import parse
 from service.loading.corrected_add import correct_add
+from service.loading.cpu_kernels import complete_cpu_kernels
 from service.loading.custom_objects import isolated, offered, read_objects
 from service.loading.fallback import OldFile, OldModel, instead, load_old
 from service.loading.legacy import Origin
@@ -113,6 +114,7 @@ def load(
         LoadError: the file cannot be loaded; `mend` says what would help.
     """
     correct_add()
+    complete_cpu_kernels()
     folders = (path.parent,) if model_dir is None else (path.parent, model_dir)
     try:
         with _ONE_LOAD, isolated(), warnings.catch_warnings(record=True) as caught:
