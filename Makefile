@@ -16,16 +16,17 @@ serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=.
 	@echo "==> starting the service on port $(PORT); models load in the background"
 	@PORT=$(PORT) LAYERTAP_LOG_FORMAT=$${LAYERTAP_LOG_FORMAT:-text} exec $(BIN)/gunicorn -c gunicorn.conf.py
 
-# Compiled modules are kept, or each process that a test starts would compile them again. The fast tests run beside each
-# other, one process a core; more than four gain little.
+# Compiled modules are kept, or each process that a test starts would compile them again. Tests run beside each other,
+# one process a core (more than four gain little), except those that compare times.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
-BESIDE := -n auto --maxprocesses 4 --dist worksteal
+BESIDE := -n auto --maxprocesses 4
 
-test: test-fast ## run the tests: fast ones, then parity with Keras, contracts, end to end
-	$(PYTEST) -m "not slow" tests --ignore tests/unit
+test: test-fast ## run the tests: fast ones, then end to end and parity with Keras, then what must run alone
+	$(PYTEST) $(BESIDE) --dist loadgroup -m "not slow and not alone" tests/e2e tests/fuzz tests/parity
+	$(PYTEST) -m "alone and not slow" tests
 
-test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow (seconds)
-	$(PYTEST) $(BESIDE) -m "not slow" tests/unit
+test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow: units and contracts
+	$(PYTEST) $(BESIDE) --dist worksteal -m "not slow and not alone" tests/unit tests/contract
 
 test-slow: $(VENV)/.dev ## run what is too long for CI: long fuzzing, soak, big models
 	$(PYTEST) -s -m slow tests

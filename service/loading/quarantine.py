@@ -63,7 +63,12 @@ def _ending(child: subprocess.CompletedProcess[str]) -> str:
     return f"failed: {last[0]}"
 
 
-def _read_all(path: Path) -> None:
+def read_all(path: Path) -> None:
+    """Reads a whole model file in this process, which a damaged one may crash.
+
+    Raises:
+        LoadError: the file is refused.
+    """
     if archive.is_archive(path):
         archive.read_config(path)
         for _ in archive.read_arrays(path):
@@ -79,7 +84,7 @@ def _main(path: Path) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        _read_all(path)
+        read_all(path)
     except LoadError as error:
         sys.stdout.write(json.dumps({"message": error.message, "mend": error.mend}))
         return _REFUSED

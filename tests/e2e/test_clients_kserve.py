@@ -4,6 +4,7 @@ Its dependencies need an older protobuf than TensorFlow here has, so it lives in
 the first run.
 """
 
+import fcntl
 import json
 import subprocess
 import venv
@@ -23,13 +24,16 @@ NPY = "application/x-npy"
 def python():
     """The interpreter of an environment that has the SDK."""
     python, complete = HOME / "bin/python", HOME / "complete"
-    if not complete.exists():
-        venv.create(HOME, with_pip=True, clear=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", KSERVE]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            pytest.skip(f"{KSERVE} cannot be had here: {done.stderr[-500:]}")
-        complete.touch()
+    HOME.parent.mkdir(parents=True, exist_ok=True)
+    with HOME.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests at once must not make it at once
+        if not complete.exists():
+            venv.create(HOME, with_pip=True, clear=True)
+            install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", KSERVE]
+            done = subprocess.run(install, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode:
+                pytest.skip(f"{KSERVE} cannot be had here: {done.stderr[-500:]}")
+            complete.touch()
     return python
 
 

@@ -31,9 +31,11 @@ def test_versions_come_and_go_under_load_and_no_request_is_lost(tmp_path):
             return service.get("/models/iris").json["version"]
 
         def ask(_):
-            seen = []
+            """Asks until it is over, and once more: whoever waited for an answer then has not seen the end."""
+            seen, last = [], False
             with service.connect() as connection:
-                while not over.is_set():
+                while not last:
+                    last = over.is_set()
                     answer = connection.post("/predict", b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}')
                     seen.append((answer.status, answer.json.get("version"), str(answer.json.get("labels"))))
             return seen

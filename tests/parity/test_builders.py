@@ -14,6 +14,8 @@ from service.loading.loader import load
 from service.loading.old_defaults import run_as_of
 from service.model_config import ModelConfig
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 CORPUS = Path(__file__).parents[1] / "corpus" / "keras"
 CONFIG = ModelConfig(architecture="builder:get_model")
 

@@ -20,6 +20,8 @@ from service.loading.cpu_kernels import complete_cpu_kernels
 from service.repository import ModelEntry, ModelVersion
 from service.serving.opening import open_model
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 TOLERANCE = 1e-5  # of an output's scale, as everywhere
 ROOT = Path(__file__).parents[2]
 PICTURE = (9, 8, 7)

@@ -17,6 +17,8 @@ from service.model_config import ModelConfig
 from service.repository import scan
 from service.serving.opening import open_model
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 CORPUS = Path(__file__).parents[1] / "corpus"
 PLAIN = ModelConfig()
 KERAS3 = ModelConfig(loader="keras3")

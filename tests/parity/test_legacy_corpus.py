@@ -16,6 +16,8 @@ from service.loading.loader import load
 from service.model_config import ModelConfig
 from service.surgery.cut import cut, describe
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 CORPUS = Path(__file__).parents[1] / "corpus"
 FILES = sorted(path.with_suffix("") for path in CORPUS.glob("*/*.npz"))
 TOLERANCE = 1e-5  # of the largest number of an output

@@ -9,7 +9,10 @@ from service.loading.loader import load
 from service.model_config import ModelConfig
 
 L = tf_keras.layers
-pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+    pytest.mark.usefixtures("looked_through_here"),
+]
 ALONE = ModelConfig(loader="keras3")
 TOLERANCE = 2e-6  # of the largest number of an output
 

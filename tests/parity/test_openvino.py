@@ -24,6 +24,8 @@ from service.repository import scan
 from service.serving.opening import open_model
 from service.surgery.cut import describe, seeded_rows
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 ROOT = Path(__file__).parents[2]
 TOLERANCE = TOLERANCES["float32"]
 VOCABULARY = 10

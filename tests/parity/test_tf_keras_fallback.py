@@ -25,6 +25,8 @@ from service.surgery.cut import cut, describe, seeded_rows
 
 tf_keras = pytest.importorskip("tf_keras")
 
+pytestmark = pytest.mark.usefixtures("looked_through_here")
+
 CORPUS = Path(__file__).parents[1] / "corpus"
 BY_TF_KERAS = ModelConfig(loader="tf_keras")
 FILES = sorted(
