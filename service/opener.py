@@ -18,6 +18,7 @@ from service.cores import usable_cores
 from service.device import DeviceOptions, apply, foresee
 from service.engines import Engine
 from service.engines.choice import EngineOptions
+from service.engines.openvino_library import precisions
 from service.repository import ModelEntry, ModelVersion
 from service.serving.reopening import ModelCache
 from service.serving.served import OpenedModel
@@ -71,6 +72,8 @@ class Opener:
             LoadError: it cannot be loaded.
         """
         options = self._engine_options(entry)
+        if options.withheld is not None:
+            _log.warning("model '%s' is served in %s: %s", entry.name, options.precision, options.withheld)
         key_now = partial(self._cache.key, entry, version, options)
         key = key_now()
         found = self._cache.find(key, options, partial(self._open_tensorflow, entry, version))
@@ -145,6 +148,7 @@ class Opener:
             threads=self.device.get("intra_op_threads") or usable_cores(),
             max_batch_size=settings.max_batch_size,
             on_fallback=self._metrics.engine_fallbacks.labels(entry.name).inc,
+            precisions=precisions(),
         )
         return options.of(entry.config)
 

@@ -21,6 +21,7 @@ from service.errors import LoadError
 from service.model_config import ModelConfig
 from service.tensors import Array
 
+PRECISIONS = frozenset(TOLERANCES)
 Convert = Callable[[tuple[str, ...]], Converted]
 _log = logging.getLogger("layertap.engines")
 
@@ -36,6 +37,8 @@ class EngineOptions:
         threads: cores that one batch may use.
         max_batch_size: rows of the largest batch.
         on_fallback: called for every function that OpenVINO was meant to compute and TensorFlow does.
+        precisions: those that OpenVINO computes on this processor.
+        withheld: why `precision` is not the one that was asked for; `None` where it is.
     """
 
     engine: str = "auto"
@@ -44,15 +47,28 @@ class EngineOptions:
     threads: int = 1
     max_batch_size: int = 32
     on_fallback: Callable[[], None] = field(default=lambda: None)
+    precisions: frozenset[str] = PRECISIONS
+    withheld: str | None = None
 
     def of(self, config: ModelConfig) -> EngineOptions:
-        """These options with what a model's own settings say otherwise."""
+        """These options with what a model's own settings say otherwise, in a precision that this processor computes."""
+        precision, withheld = config.precision or self.precision, self.withheld
+        if precision not in self.precisions:
+            withheld = f"{precision} was asked for, and this processor has no instructions for it."
+            precision = "float32"
         return dataclasses.replace(
             self,
             engine=config.engine or self.engine,
-            precision=config.precision or self.precision,
+            precision=precision,
+            withheld=withheld,
             max_batch_size=config.max_batch_size or self.max_batch_size,
         )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For `/models`: the precision, and why it is not the one that was asked for."""
+        reason = {} if self.withheld is None else {"precision_reason": self.withheld}
+        return {"precision": self.precision, **reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,8 @@ class Choice:
     Args:
         engine: the engine.
         parity: how near it is to Keras.
-        facts: for `/models`: `engine_reason`, `precision` and what there is to say of the functions.
+        facts: for `/models`: `engine_reason`, `precision` (and `precision_reason` where another one was asked for),
+            and what there is to say of the functions.
     """
 
     engine: Engine
@@ -103,11 +120,12 @@ def choose(
     if options.engine == "auto":
         _log.info("TensorFlow serves this model, because: %s", reason)
     if options.precision != "float32":
-        reason = f"{reason} Served in float32: {options.precision} is offered with OpenVINO only."
-        _log.warning("%s", reason)
+        withheld = f"{options.precision} was asked for, and is offered with OpenVINO only."
+        _log.warning("Served in float32: %s", withheld)
+        options = dataclasses.replace(options, precision="float32", withheld=withheld)
     parity = prove(tensorflow, None)
     return Choice(
-        tensorflow, parity, {"engine_reason": reason, "precision": "float32", "weight_copies": {"keras": 1}}
+        tensorflow, parity, {"engine_reason": reason, **options.facts, "weight_copies": {"keras": 1}}
     )
 
 
@@ -143,7 +161,7 @@ def _with_openvino(
     parity = prove(engine, TOLERANCES[options.precision])
     facts: dict[str, Any] = {
         "engine_reason": "No GPU is in use, and OpenVINO gives what Keras gives.",
-        "precision": options.precision,
+        **options.facts,
         "graph_weights_bytes": converted.weights_bytes,
         "weight_copies": {"keras": 1, "openvino_graph": 1},
         "functions": engine.functions,

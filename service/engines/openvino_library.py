@@ -42,3 +42,14 @@ def core() -> Any:
         ImportError: as `library`.
     """
     return library().Core()
+
+
+def precisions() -> frozenset[str]:
+    """In which precisions OpenVINO computes on this processor: `float32`, and `bfloat16` where there are instructions.
+
+    Asked of OpenVINO itself; where it is not installed, `float32` alone.
+    """
+    if not is_installed():
+        return frozenset({"float32"})
+    abilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return frozenset({"float32", *(["bfloat16"] if "BF16" in abilities else [])})

@@ -25,7 +25,7 @@ from service.serving.served import OpenedModel
 
 _log = logging.getLogger("layertap.cache")
 
-_OF_THIS_PROCESS = ("functions", "weight_copies")
+_OF_THIS_PROCESS = ("functions", "weight_copies", "precision_reason")
 
 
 class ModelCache:
@@ -88,6 +88,7 @@ class ModelCache:
             return None
         facts = {
             **kept.facts,
+            **options.facts,
             "opened_from": "cache",
             "functions": engine.functions,
             "weight_copies": copies,

@@ -17,6 +17,7 @@ from service.engines.converted import unpack
 from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
 from service.engines.openvino_conversion import convert
 from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine
+from service.engines.openvino_library import precisions
 from service.engines.parity import relative_difference
 from service.engines.tensorflow import TensorFlowEngine, TensorFlowFunction
 from service.errors import InputRejected, LoadError
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = TOLERANCES["float32"]
 VOCABULARY = 10
 MAX_BATCH = 8
+FLOAT32 = frozenset({"float32"})
+BOTH = frozenset({"float32", "bfloat16"})
 
 
 @pytest.fixture(autouse=True)
@@ -378,7 +381,6 @@ def test_an_engine_with_other_numbers_is_not_used():
         ({"engine": "openvino", "gpu": True}, "openvino", "gives what Keras gives"),
         ({"gpu": True}, "tensorflow", "A GPU is in use."),
         ({"engine": "tensorflow"}, "tensorflow", "The setting engine says so."),
-        ({"engine": "tensorflow", "precision": "bfloat16"}, "tensorflow", "Served in float32"),
     ],
 )
 def test_the_engine_is_chosen_and_the_reason_told(tmp_path, options, engine, reason):
@@ -389,17 +391,46 @@ def test_the_engine_is_chosen_and_the_reason_told(tmp_path, options, engine, rea
     json.dumps(result.facts)
 
 
-def test_a_models_own_settings_count_more(tmp_path):
+@pytest.mark.parametrize("computed", [FLOAT32, BOTH], ids=["without bfloat16", "with bfloat16"])
+def test_a_models_own_settings_count_more(tmp_path, computed):
     folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
     (folder / "model.toml").write_text('engine = "tensorflow"\n')
     assert opened(folder).engine.name == "tensorflow"
-    (folder / "model.toml").write_text('precision = "bfloat16"\n')
-    assert opened(folder).facts["precision"] == "bfloat16"
+    (folder / "model.toml").write_text('precision = "float32"\n')
+    facts = opened(folder, precision="bfloat16", precisions=computed).facts
+    assert facts["precision"] == "float32"
+    assert "precision_reason" not in facts
 
 
+def test_tensorflow_gives_float32_whatever_is_asked_for(tmp_path):
+    folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
+    facts = opened(folder, engine="tensorflow", precision="bfloat16").facts
+    assert facts["precision"] == "float32"
+    assert facts["precision_reason"] == "bfloat16 was asked for, and is offered with OpenVINO only."
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["of the model", "of the service"])
+def test_a_processor_without_bfloat16_gives_float32_and_says_why(tmp_path, own):
+    folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
+    if own:
+        (folder / "model.toml").write_text('precision = "bfloat16"\n')
+    result = opened(folder, precisions=FLOAT32, **({} if own else {"precision": "bfloat16"}))
+    assert result.engine.name == "openvino"
+    assert result.facts["precision"] == "float32"
+    assert result.facts["parity"]["tolerance"] == TOLERANCE
+    reason = "bfloat16 was asked for, and this processor has no instructions for it."
+    assert result.facts["precision_reason"] == reason
+    assert "top1_agreement" not in result.facts
+
+
+@pytest.mark.skipif(
+    precisions() == FLOAT32,
+    reason="this processor computes no bfloat16; run it on one that does (AVX-512 or AMX)",
+)
 def test_bfloat16_says_how_far_it_is_from_keras():
     facts = opened(ROOT / "models" / "digits", precision="bfloat16").facts
     assert (facts["precision"], facts["parity"]["tolerance"]) == ("bfloat16", TOLERANCES["bfloat16"])
+    assert "precision_reason" not in facts
     assert facts["parity"]["rows"] == 32
     assert 0.9 <= facts["top1_agreement"] <= 1
 

@@ -3,6 +3,7 @@
 import gc
 import shutil
 import weakref
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +37,9 @@ class Kept:
         self.opened = open_model(self.entry, version, tolerance=1e-4, engine_options=OPTIONS, **CALLS)
         self.cache.keep(before, self.opened, self.key)
 
-    def find(self):
-        return self.cache.find(self.key(), OPTIONS, self._open_late)
+    def find(self, options=OPTIONS):
+        [version] = self.entry.versions
+        return self.cache.find(self.cache.key(self.entry, version, options), options, self._open_late)
 
     def _open_late(self, sha256):
         self.late_loads += 1
@@ -63,6 +65,13 @@ def words():
     ids = layers.Input((3,), dtype="int32", name="ids")
     code = layers.Embedding(10, 4, name="code")(ids)
     return keras.Model(ids, layers.Dense(2, activation="softmax", name="end")(layers.Flatten()(code)))
+
+
+def test_why_another_precision_is_given_is_told_from_the_cache_too(kept):
+    made = kept("iris")
+    without = replace(OPTIONS, precision="bfloat16", precisions=frozenset({"float32"})).of(made.entry.config)
+    assert made.find(without).facts["precision_reason"] == without.withheld is not None
+    assert "precision_reason" not in made.find().facts
 
 
 @pytest.mark.parametrize("model", ["digits", "iris", "pairs", "words"])
