@@ -7,7 +7,7 @@ GPU ?= 0
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-slow check format bench bench-peers bench-overload bench-triton bench-wishes bench-datapath bench-start bench-memory docs train clean
+.PHONY: help serve test test-fast test-slow test-processors check format bench bench-peers bench-overload bench-triton bench-wishes bench-datapath bench-start bench-memory docs train clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow: units and cont
 
 test-slow: $(VENV)/.dev ## run what is too long for CI: long fuzzing, soak, big models
 	$(PYTEST) -s -m slow tests
+
+PARITY := $(BESIDE) --dist loadgroup -m "not slow" tests/parity
+test-processors: $(VENV)/.dev ## run parity with Keras and loading as other processors compute: AVX2 alone, no oneDNN in TensorFlow, as it is here
+	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(PARITY)
+	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) $(PARITY)
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(PARITY)
+	$(PYTEST) $(PARITY)
 
 check: $(VENV)/.dev ## lint, format and types
 	$(BIN)/ruff check .

@@ -148,8 +148,9 @@ class Opener:
             threads=self.device.get("intra_op_threads") or usable_cores(),
             max_batch_size=settings.max_batch_size,
             on_fallback=self._metrics.engine_fallbacks.labels(entry.name).inc,
-            precisions=precisions(),
         )
+        if (entry.config.precision or settings.precision) != "float32":  # asking OpenVINO takes a moment
+            options = dataclasses.replace(options, precisions=precisions())
         return options.of(entry.config)
 
     def _device_options(self) -> DeviceOptions:
