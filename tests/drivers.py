@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 import uvloop
@@ -285,12 +285,12 @@ class DirectDriver(_OwnLoop):
         declared: bool = True,
     ) -> Answer:
         """Sends a request, arguments as the other drivers', and waits for its answer."""
-        with Client.of(self) as client:
-            client.send(_head(method, path, query, headers, len(body) if declared else None))
+        with socket.create_connection(self.address, ANSWER_WITHIN_S) as connection:
+            connection.sendall(_head(method, path, query, headers, len(body) if declared else None))
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             with contextlib.suppress(ConnectionError):  # a server that answers before the end closes
-                client.send(body if declared else chunk + b"0\r\n\r\n")
-            return client.answer(method)
+                connection.sendall(body if declared else chunk + b"0\r\n\r\n")
+            return read_answer(connection, method)
 
     def close(self) -> None:
         self._call(self._end())
@@ -305,58 +305,12 @@ class DirectDriver(_OwnLoop):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_WITHIN_S)
 
 
-class Client:
-    """One end of a connection. Replies are read from one buffer, so it does not matter how they are cut on the way.
-
-    Args:
-        connection: the socket, which becomes its own.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self._coming = _Coming(connection.makefile("rb", 0))
-
-    @classmethod
-    def of(cls, driver: DirectDriver) -> "Client":
-        """A new connection to a driver."""
-        return cls(socket.create_connection(driver.address, ANSWER_WITHIN_S))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def answer(self, method: str = "POST") -> Answer:
-        """The next reply."""
-        reply = HTTPResponse(self._coming, method=method)  # type: ignore[arg-type]  # it asks for the file alone
-        reply.begin()
-        headers = {name.lower(): value for name, value in reply.getheaders()}
-        return Answer(reply.status, headers, reply.read())
-
-    def is_over(self) -> bool:
-        """Waits until something comes; whether that is the end of the connection."""
-        return self._coming.read(1) == b""
-
-    def close(self) -> None:
-        self._coming.end()
-        self.socket.close()
-
-
-class _Coming(io.BufferedReader):
-    """What a server sends; each reply that is read from it closes its file, and this one goes on."""
-
-    def makefile(self, _mode: str) -> "_Coming":
-        return self
-
-    def close(self) -> None:
-        """Left to `end`."""
-
-    def end(self) -> None:
-        super().close()
+def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
+    """The next reply on a connection."""
+    reply = HTTPResponse(connection, method=method)
+    reply.begin()
+    headers = {name.lower(): value for name, value in reply.getheaders()}
+    return Answer(reply.status, headers, reply.read())
 
 
 def _head(method: str, path: str, query: str, headers: Headers, size: int | None) -> bytes:
