@@ -10,6 +10,11 @@ shapes  image (None, 8, 8, 1) -> conv (None, 4, 4, 2) -> pool (None, 2) -> probs
 words   ids (None, 3) int64 -> vectors (None, 3, 2) -> score (None, 1), linear; ids from 0 to 9, others are
           rejected by the model
 broken  fails to load
+
+Besides these, by name only:
+
+signed    x (None, 2) int64 -> y (None, 2), the same numbers
+unsigned  the same of uint64
 """
 
 from __future__ import annotations
@@ -170,7 +175,15 @@ def build_runtime(
 
 def graph_of(name: str) -> Graph:
     """The model of that name, for tests that compute what a reply must hold."""
-    return {"iris": _iris, "pairs": _pairs, "shapes": _shapes, "words": _words, "line": _line}[name]()
+    return {
+        "iris": _iris,
+        "pairs": _pairs,
+        "shapes": _shapes,
+        "words": _words,
+        "line": _line,
+        "signed": lambda: _same("int64"),
+        "unsigned": lambda: _same("uint64"),
+    }[name]()
 
 
 def _entry(name: str) -> ModelEntry:
@@ -284,6 +297,15 @@ def _words() -> Graph:
         },
         outputs=(("score", "score", "linear"),),
         bottleneck="vectors",
+    )
+
+
+def _same(dtype: str) -> Graph:
+    return Graph(
+        inputs=(TensorSpec("x", (None, 2), dtype),),
+        steps={"y": (np.copy, ("x",))},
+        outputs=(("y", "y", None),),
+        bottleneck=None,
     )
 
 

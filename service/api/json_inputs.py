@@ -16,7 +16,7 @@ from service.payloads.fitting import check_names, fit, fit_named
 from service.payloads.json_lifting import Place
 from service.payloads.json_rows import NamedRows
 from service.payloads.json_tensors import Numbers
-from service.payloads.nested_lists import UNNUMBERED, array_from_lists, quick_rows
+from service.payloads.nested_lists import array_from_lists, array_from_numbers, quick_rows
 from service.tensors import Array, TensorSpec
 
 NUMBERS: tuple[Place, ...] = (("instances",), ("inputs",), ("inputs", None))
@@ -136,9 +136,7 @@ class JsonInputs:
 
     def _array(self, values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
         if isinstance(values, Numbers):
-            if spec.dtype not in UNNUMBERED:
-                return self.reshape(values.array, spec)
-            values = values.lists()
+            return self.reshape(array_from_numbers(values, spec, where), spec)
         if spec.dtype == "string":
             values = _decode_texts(values, where)
         if isinstance(values, dict):

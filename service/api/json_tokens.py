@@ -11,7 +11,8 @@ import math
 from typing import Any
 
 _TOKENS = (b"NaN", b"Infinity")
-_MAX_DIGITS = 19  # of whole numbers in 64 bits; more make a float, as orjson has it
+_MAX_DIGITS = 20  # of whole numbers in 64 bits, a sign included
+_WHOLE = range(-(2**63), 2**64)  # others make a float, as orjson has it
 
 
 def may_have_tokens(body: bytes) -> bool:
@@ -31,7 +32,8 @@ def loads_with_tokens(body: bytes) -> Any:
 
 
 def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else _finite(digits)
+    number = int(digits) if len(digits) <= _MAX_DIGITS else _WHOLE.stop
+    return number if number in _WHOLE else _finite(digits)
 
 
 def _finite(digits: str) -> float:

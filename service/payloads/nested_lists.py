@@ -9,24 +9,23 @@ import numpy as np
 
 from service.errors import InvalidInput
 from service.payloads.fitting import what_fits
+from service.payloads.json_tensors import Numbers
 from service.tensors import Array, TensorSpec
 
 _MAX_REPR = 80
 _SMALL = 64  # numbers; below that Python's own arithmetic is faster than numpy's
 _LARGEST_OF = {name: float(np.finfo(name).max) for name in ("float16", "float32", "float64")}
 _REAL = (float, int)
+_ROUNDED_FROM = 2.0**53  # what float64 gives from here on may have been another whole number in the text
 _LEAVES: dict[str, tuple[frozenset[type], str]] = {
     "string": (frozenset({str, bytes}), "text"),
     "bool": (frozenset({bool}), "booleans"),
 }
-UNNUMBERED = frozenset(_LEAVES)
-"""Dtypes of inputs that take no numbers."""
-
 _NUMBERS = (frozenset({int, float}), "numbers")
 
 
 def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) -> Array:
-    """Nested lists as an array, dtype not yet fitted.
+    """Nested lists as an array, dtype not yet fitted; no whole number in it was rounded if the input is of integers.
 
     Args:
         values: what JSON gave.
@@ -35,7 +34,8 @@ def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) 
         plain: the text is known to hold numbers and lists only, so the leaves need no look one by one.
 
     Raises:
-        InvalidInput: ragged lists, or leaves of another type than the input's.
+        InvalidInput: ragged lists, leaves of another type than the input's, or, for an input of integers, one that
+            has come through float64 and may be another than the text had.
     """
     if not plain or spec.dtype in _LEAVES:
         _check_leaves(values, spec, where)
@@ -47,7 +47,23 @@ def array_from_lists(values: Any, spec: TensorSpec, where: str, *, plain: bool) 
         _check_leaves(values, spec, where)
         if any(isinstance(value, list) for value in array.flat):
             raise _uneven(values, spec, where)
-    return array
+    if (
+        array.dtype.kind == "u"
+    ):  # numpy's `ulonglong`, which equals uint64 but whose numbers orjson cannot print
+        return array.astype(np.uint64)
+    return _exact(values, spec, where) if _may_be_rounded(array, spec) else array
+
+
+def array_from_numbers(numbers: Numbers, spec: TensorSpec, where: str) -> Array:
+    """As `array_from_lists`, of lists that were read without an object for each number."""
+    return (
+        numbers.array if suits(numbers, spec) else array_from_lists(numbers.lists(), spec, where, plain=True)
+    )
+
+
+def suits(numbers: Numbers, spec: TensorSpec) -> bool:
+    """Whether their array is what `array_from_lists` makes of them for an input."""
+    return spec.dtype not in _LEAVES and not _may_be_rounded(numbers.array, spec)
 
 
 def quick_rows(values: list[Any], spec: TensorSpec) -> Array | None:
@@ -73,6 +89,38 @@ def quick_rows(values: list[Any], spec: TensorSpec) -> Array | None:
             if type(number) not in _REAL or not -limit <= number <= limit:
                 return None
     return np.array(values, dtype=spec.dtype) if columns else None
+
+
+def _may_be_rounded(array: Array, spec: TensorSpec) -> bool:
+    """Whether whole numbers for an input of integers may have lost digits on their way into a float64 array.
+
+    numpy makes such arrays where floats are among them, and where one needs uint64 and another does not.
+    """
+    if array.dtype.kind != "f" or not array.size or not spec.dtype.startswith(("int", "uint")):
+        return False
+    return not (float(array.min()) > -_ROUNDED_FROM and float(array.max()) < _ROUNDED_FROM)  # or NaN
+
+
+def _exact(values: list[Any], spec: TensorSpec, where: str) -> Array:
+    """Even lists for an input of integers, in its dtype, every number taken by itself.
+
+    A float from 2**53 on is refused: the text may have had another digit, and JSON's parsers make floats of integers
+    beyond 64 bits, too.
+    """
+    limits = np.iinfo(spec.dtype)
+    for place, entries in _lists([values]):
+        for index, entry in enumerate(entries):
+            if isinstance(entry, list):
+                continue
+            fits = limits.min <= entry <= limits.max and entry == entry // 1
+            rounded = fits and isinstance(entry, float) and abs(entry) >= _ROUNDED_FROM
+            if rounded or not fits:
+                how = ", from 2**53 on without a point or an exponent" if rounded else ""
+                raise InvalidInput(
+                    f"Expected {where} to hold whole numbers from {limits.min} to {limits.max} ({spec.dtype}){how}. "
+                    f"Received: {_shown(entry)} at {_name(where, [*place, index][1:])}."
+                )
+    return np.array(values, dtype=object).astype(spec.dtype)
 
 
 def _uneven(values: Any, spec: TensorSpec, where: str) -> InvalidInput:

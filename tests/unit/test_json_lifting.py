@@ -6,7 +6,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_texts import ODD, REAL, SPACE, WHOLE, WRONG, texts
+from json_texts import EDGE, ODD, REAL, SPACE, WHOLE, WRONG, texts
 
 from service.api import bodies
 from service.api.bodies import InputReader
@@ -250,6 +250,8 @@ INTAKES = [
     Intake("m", (TensorSpec("x", (None, 2), "string"),), {}, *SIZES),
     Intake("m", (TensorSpec("x", (None, 2), "float64"), TensorSpec("y", (None, 1), "float32")), {}, *SIZES),
     Intake("m", (TensorSpec("x", (None, 2), "int64"), TensorSpec("y", (None,), "float32")), {}, *SIZES),
+    Intake("m", (TensorSpec("x", (None, 2), "uint64"), TensorSpec("y", (None,), "int64")), {}, *SIZES),
+    Intake("m", (TensorSpec("x", (None, 2), "uint64"),), {}, *SIZES),
 ]
 LEAF = st.one_of(
     st.sampled_from(["1", "2.5", "-0", "-0.0", "1e39", "70000", "300.5", "16777217"]), ODD, WRONG
@@ -259,6 +261,8 @@ VALUES = st.one_of(texts(LEAF), texts(st.sampled_from(["1", "2"])), LEAF, GOOD)
 # Of the shapes that the models take, so that more than errors is compared.
 FITTING = st.one_of(
     st.lists(GOOD, min_size=2, max_size=2).map(lambda pair: f"[{pair[0]}, {pair[1]}]"),
+    st.lists(EDGE, min_size=2, max_size=2).map(lambda pair: f"[{pair[0]}, {pair[1]}]"),
+    EDGE,
     st.sampled_from(["[[1, 2.5], [3, 4]]", "[0.5]", "7", "[1, 2]", "[3, NaN]", "[1, Infinity]"]),
 )
 
@@ -279,7 +283,9 @@ def tensor(name):
         '{{"name": "{}", "shape": {}, "datatype": "{}", "data": {}}}'.format,
         st.just(name),
         st.sampled_from(["[1, 2]", "[2, 2]", "[1, 2, 2]", "[1]", "[2]", "[1, 1]", "[2, 1]", '"a"']),
-        st.sampled_from(["FP32", "FP64", "INT32", "INT64", "BOOL", "BYTES", "FP16", "UINT8", "FP128"]),
+        st.sampled_from(
+            ["FP32", "FP64", "INT32", "INT64", "UINT64", "BOOL", "BYTES", "FP16", "UINT8", "FP128"]
+        ),
         st.one_of(VALUES, FITTING),
     )
 

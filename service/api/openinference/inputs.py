@@ -21,7 +21,7 @@ from service.errors import InvalidInput
 from service.fields import nearest
 from service.payloads.fitting import fit
 from service.payloads.json_tensors import Numbers
-from service.payloads.nested_lists import UNNUMBERED, array_from_lists, quick_rows
+from service.payloads.nested_lists import array_from_lists, array_from_numbers, quick_rows
 from service.tensors import Array, TensorSpec
 
 _TEXT = TensorSpec("", (None,), "string")
@@ -148,11 +148,12 @@ def _check_picture_shape(head: InputHead) -> None:
 
 def _read_json(head: InputHead, spec: TensorSpec) -> Array:
     data, shape, where = head.data, head.shape, f"data of input '{head.name}'"
-    dtype = datatypes.dtype_of(head.datatype)
-    if isinstance(data, Numbers) and dtype not in UNNUMBERED:
-        return _widened(data.array, head, spec, where)
+    if isinstance(data, Numbers):
+        return _widened(array_from_numbers(data, _sent(head), where), head, spec, where)
     data = _list(data, where)
-    if dtype == spec.dtype and len(shape) == 2 and len(data) <= 64:  # as many as `quick_rows` may take
+    if (
+        datatypes.dtype_of(head.datatype) == spec.dtype and len(shape) == 2 and len(data) <= 64
+    ):  # as many as `quick_rows` may take
         width = shape[1]
         rows = data if shape[0] == len(data) > 0 and isinstance(data[0], list) else _in_rows(data, width)
         quick = quick_rows(rows, spec)

@@ -20,7 +20,7 @@ from service.payloads.fitting import check_names
 from service.payloads.json_lifting import lift
 from service.payloads.json_rows import NamedRows
 from service.payloads.json_tensors import Numbers
-from service.payloads.nested_lists import UNNUMBERED
+from service.payloads.nested_lists import suits
 from service.tensors import Array, TensorSpec
 
 _JSON_TYPES = {list: "Array", str: "String", bool: "Bool", type(None): "Null"}
@@ -146,8 +146,9 @@ def read_examples(document: Document, values: JsonInputs, method: str) -> dict[s
         raise document.wrong(f"When method is {method}, key 'examples' is expected and was not found")
     examples = members["examples"]
     if isinstance(examples, NamedRows):
-        if members.get("context", {}) == {} and not any(
-            spec.dtype in UNNUMBERED for spec in values.intake.inputs
+        lifted = examples.columns
+        if members.get("context", {}) == {} and all(
+            suits(lifted[spec.name], spec) for spec in values.intake.inputs if spec.name in lifted
         ):
             return _read_lifted(examples, values)
         examples = examples.lists()
