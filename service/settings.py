@@ -2,8 +2,9 @@
 
 Sources, weakest first: the defaults below, `layertap.toml` in the working directory (or the file that
 LAYERTAP_CONFIG names), `LAYERTAP_<NAME>` in the environment, flags of `python -m service serve`. `PORT`, as
-container platforms set it, replaces the port of `bind`. Variables that Kubernetes makes for a service named
-layertap are no settings. The README's table is generated from this class.
+container platforms set it, replaces the port of `bind`. Variables that Kubernetes makes for services are no settings,
+and other variables that are none change nothing: `strange_variables` names them. The README's table is generated from
+this class.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ from service.fields import build, nearest, setting
 
 PREFIX = "LAYERTAP_"
 CONFIG_FILE = "layertap.toml"
-# Kubernetes gives every container variables about every service; for one that is called layertap these are
-# LAYERTAP_SERVICE_HOST, LAYERTAP_PORT_80_TCP_ADDR and the like, and LAYERTAP_PORT holds a URL.
-_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+# Kubernetes gives every container variables about every service. For one that is called layertap, or layertap-canary,
+# these are LAYERTAP_SERVICE_HOST, LAYERTAP_CANARY_PORT_80_TCP_ADDR and the like, and ..._PORT holds a URL.
+# Source: `makeEnvVariableName` and `makeLinkVariables` in pkg/kubelet/envvars/envvars.go of Kubernetes.
+_KUBERNETES = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_PORT = re.compile(r"(\w+_)?PORT")
+_KUBERNETES_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,9 @@ class Settings:
         return host, int(port)
 
 
+_NAMES = frozenset(field.name for field in dataclasses.fields(Settings))
+
+
 def load_settings(
     environ: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
@@ -127,7 +136,7 @@ def load_settings(
         directory: where `layertap.toml` is looked for; `None` takes the working directory.
 
     Raises:
-        SettingsError: an unknown key, an impossible value or an unreadable file.
+        SettingsError: an unknown key in the file, an impossible value or an unreadable file.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -144,6 +153,20 @@ def load_settings(
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
     _check_bind(settings.bind)
     return settings
+
+
+def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each `LAYERTAP_` variable that is no setting; it changes nothing, and may be one misspelt.
+
+    Args:
+        environ: the environment; `None` takes the process's.
+    """
+    variables = _variables(os.environ if environ is None else environ)
+    return [
+        f"{PREFIX}{name.upper()[:80]} is no setting and changes nothing.{nearest(name, _NAMES)}"
+        for name in variables
+        if name not in _NAMES
+    ]
 
 
 def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -175,18 +198,23 @@ def _from_file(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, A
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    names = {field.name for field in dataclasses.fields(Settings)}
-    values = {}
+    return {name: value for name, value in _variables(environ).items() if name in _NAMES}
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Name without prefix -> value of every variable that is meant for us, known or not."""
+    variables = {}
     for key, value in environ.items():
-        if not key.startswith(PREFIX) or key == f"{PREFIX}CONFIG":
-            continue
-        name = key.removeprefix(PREFIX).lower()
-        if _KUBERNETES.fullmatch(name.upper()) or (name == "port" and "://" in value):
-            continue
-        if name not in names:
-            raise SettingsError(f"Unknown setting '{key}' in the environment.{nearest(name, names)}")
-        values[name] = value
-    return values
+        name = key.removeprefix(PREFIX)
+        if name not in (key, "CONFIG") and not _is_of_kubernetes(name, value):
+            variables[name.lower()] = value
+    return variables
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if _KUBERNETES_PORT.fullmatch(name) and _KUBERNETES_URL.match(value):
+        return True  # of a setting's name, too: a service may be called like one that ends in `_port`
+    return name.lower() not in _NAMES and _KUBERNETES.fullmatch(name) is not None
 
 
 def _check_bind(bind: str) -> None:

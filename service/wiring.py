@@ -31,7 +31,7 @@ from service.scheduling.scheduler import BatchReport, Scheduler
 from service.serving.reloading import Reloader
 from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import ModelStatus, State
-from service.settings import Settings, load_settings
+from service.settings import Settings, load_settings, strange_variables
 from service.startup import process_age_s
 from service.telemetry import Telemetry
 
@@ -187,14 +187,21 @@ class Service:
 
 def asgi() -> ExpressLane:
     """The application for gunicorn's ASGI worker; it starts and stops with the server's lifespan."""
-    return Service(load_settings()).express()
+    return _service().express()
 
 
 def wsgi() -> Flask:
     """The application for WSGI servers, one process each; loading starts at once."""
-    service = Service(load_settings())
+    service = _service()
     service.start()
     return service.flask()
+
+
+def _service() -> Service:
+    settings = load_settings()
+    for sentence in strange_variables():
+        _log.warning("%s", sentence)
+    return Service(settings)
 
 
 def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:
