@@ -107,6 +107,16 @@ class Settings:
         low=0,
     )
     admin: bool = setting(False, "let clients load and unload models and list the models folder over HTTP")
+    admin_key: str | None = setting(
+        None,
+        "what these clients must send, as Authorization: Bearer KEY or X-Admin-Key: KEY; unset: only requests from this "
+        "machine to localhost, of no other page's making, are obeyed",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        'names that a request\'s Host may have, "*.example.com" for all below; addresses and localhost always pass; '
+        "empty: any",
+    )
     fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
     log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
     access_log: str = setting(
@@ -152,6 +162,8 @@ def load_settings(
         host, _, _ = settings.bind.rpartition(":")
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
     _check_bind(settings.bind)
+    _check_key(settings.admin_key)
+    _check_hosts(settings.allowed_hosts)
     return settings
 
 
@@ -221,3 +233,20 @@ def _check_bind(bind: str) -> None:
     _, separator, port = bind.rpartition(":")
     if not separator or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise SettingsError(f"Expected 'bind' as address:port, for example 0.0.0.0:8080. Received: {bind!r}.")
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and re.fullmatch(r"[!-~]+", key) is None:
+        raise SettingsError(
+            "Expected 'admin_key' to be printable ASCII without spaces, as a header can carry it. "
+            f"Received: {len(key)} characters, others among them."
+        )
+
+
+def _check_hosts(names: tuple[str, ...]) -> None:
+    for name in names:
+        if re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+", name) is None:
+            raise SettingsError(
+                "Expected 'allowed_hosts' to hold names without scheme and port, for example models.example.com or "
+                f"*.example.com. Received: {name[:80]!r}."
+            )

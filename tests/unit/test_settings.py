@@ -55,7 +55,12 @@ def test_every_setting_is_reached_from_the_environment(tmp_path, field):
     [name for name, hint in typing.get_type_hints(Settings).items() if type(None) in typing.get_args(hint)],
 )
 def test_an_empty_variable_unsets_what_may_be_unset(tmp_path, name):
-    toml = {"default_model": '"iris"', "visible_gpus": "[0]", "gpu_allow_growth": "true"}.get(name, "1")
+    toml = {
+        "default_model": '"iris"',
+        "admin_key": '"k"',
+        "visible_gpus": "[0]",
+        "gpu_allow_growth": "true",
+    }.get(name, "1")
     settings = load(tmp_path, {f"LAYERTAP_{name.upper()}": ""}, toml=f"{name} = {toml}\n")
     assert getattr(settings, name) == (() if name == "visible_gpus" else None)
 
@@ -73,6 +78,10 @@ def test_an_empty_variable_unsets_what_may_be_unset(tmp_path, name):
         ({"LAYERTAP_BATCH_BUCKETS": "maybe"}, None, "one of auto, on, off"),
         ({"LAYERTAP_BIND": "localhost"}, None, "address:port"),
         ({"LAYERTAP_BIND": "localhost:99999"}, None, "address:port"),
+        ({"LAYERTAP_ADMIN_KEY": "two words"}, None, "'admin_key' to be printable ASCII"),
+        ({"LAYERTAP_ADMIN_KEY": "key\n"}, None, "Received: 4 characters"),
+        ({"LAYERTAP_ALLOWED_HOSTS": "a.example,http://b.example"}, None, "'http://b.example'"),
+        ({}, 'allowed_hosts = ["a.example:80"]', "names without scheme and port"),
         ({"PORT": "http"}, None, "address:port"),
         ({"PORT": "9" * 5000}, None, "address:port"),
     ],
