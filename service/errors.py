@@ -13,6 +13,8 @@ The tree, as `status code`:
     │   │   ├── LayerRequired        400 layer_required
     │   │   └── ReplyTooLarge        400 reply_too_large
     │   ├── AdminOff                 403 admin_off
+    │   ├── AdminRefused             403 admin_refused
+    │   ├── HostNotAllowed           403 host_not_allowed
     │   ├── NotFound                 404 not_found
     │   │   ├── ModelNotFound        404 model_not_found
     │   │   ├── VersionNotFound      404 version_not_found
@@ -126,6 +128,22 @@ class AdminOff(RequestError):
     status = 403
     code = "admin_off"
     title = "Administration is off"
+
+
+class AdminRefused(RequestError):
+    """Who asks may not administer: the `admin_key` is missing or wrong, or there is none and they are elsewhere."""
+
+    status = 403
+    code = "admin_refused"
+    title = "Administration is refused"
+
+
+class HostNotAllowed(RequestError):
+    """The Host header has a name that is not among `allowed_hosts`."""
+
+    status = 403
+    code = "host_not_allowed"
+    title = "Host not allowed"
 
 
 class NotFound(RequestError):

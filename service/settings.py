@@ -2,8 +2,9 @@
 
 Sources, weakest first: the defaults below, `layertap.toml` in the working directory (or the file that
 LAYERTAP_CONFIG names), `LAYERTAP_<NAME>` in the environment, flags of `python -m service serve`. `PORT`, as
-container platforms set it, replaces the port of `bind`. Variables that Kubernetes makes for a service named
-layertap are no settings. The README's table is generated from this class.
+container platforms set it, replaces the port of `bind`. Variables that Kubernetes makes for services are no settings,
+and other variables that are none change nothing: `strange_variables` names them. The README's table is generated from
+this class.
 """
 
 from __future__ import annotations
@@ -22,9 +23,14 @@ from service.fields import build, nearest, setting
 
 PREFIX = "LAYERTAP_"
 CONFIG_FILE = "layertap.toml"
-# Kubernetes gives every container variables about every service; for one that is called layertap these are
-# LAYERTAP_SERVICE_HOST, LAYERTAP_PORT_80_TCP_ADDR and the like, and LAYERTAP_PORT holds a URL.
-_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
+# Kubernetes gives every container variables about every service. For one that is called layertap, or layertap-canary,
+# these are LAYERTAP_SERVICE_HOST, LAYERTAP_CANARY_PORT_80_TCP_ADDR and the like, and ..._PORT holds a URL.
+# Source: `makeEnvVariableName` and `makeLinkVariables` in pkg/kubelet/envvars/envvars.go of Kubernetes.
+_KUBERNETES = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_PORT = re.compile(r"(\w+_)?PORT")
+_KUBERNETES_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,16 @@ class Settings:
         low=0,
     )
     admin: bool = setting(False, "let clients load and unload models and list the models folder over HTTP")
+    admin_key: str | None = setting(
+        None,
+        "what these clients must send, as Authorization: Bearer KEY or X-Admin-Key: KEY; unset: only requests from this "
+        "machine to localhost, of no other page's making, are obeyed",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        'names that a request\'s Host may have, "*.example.com" for all below; addresses and localhost always pass; '
+        "empty: any",
+    )
     fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
     log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
     access_log: str = setting(
@@ -112,6 +128,9 @@ class Settings:
         """`bind` as host and port."""
         host, _, port = self.bind.rpartition(":")
         return host, int(port)
+
+
+_NAMES = frozenset(field.name for field in dataclasses.fields(Settings))
 
 
 def load_settings(
@@ -127,7 +146,7 @@ def load_settings(
         directory: where `layertap.toml` is looked for; `None` takes the working directory.
 
     Raises:
-        SettingsError: an unknown key, an impossible value or an unreadable file.
+        SettingsError: an unknown key in the file, an impossible value or an unreadable file.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -143,7 +162,23 @@ def load_settings(
         host, _, _ = settings.bind.rpartition(":")
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
     _check_bind(settings.bind)
+    _check_key(settings.admin_key)
+    _check_hosts(settings.allowed_hosts)
     return settings
+
+
+def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each `LAYERTAP_` variable that is no setting; it changes nothing, and may be one misspelt.
+
+    Args:
+        environ: the environment; `None` takes the process's.
+    """
+    variables = _variables(os.environ if environ is None else environ)
+    return [
+        f"{PREFIX}{name.upper()[:80]} is no setting and changes nothing.{nearest(name, _NAMES)}"
+        for name in variables
+        if name not in _NAMES
+    ]
 
 
 def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -175,21 +210,43 @@ def _from_file(environ: Mapping[str, str], directory: Path) -> tuple[dict[str, A
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    names = {field.name for field in dataclasses.fields(Settings)}
-    values = {}
+    return {name: value for name, value in _variables(environ).items() if name in _NAMES}
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Name without prefix -> value of every variable that is meant for us, known or not."""
+    variables = {}
     for key, value in environ.items():
-        if not key.startswith(PREFIX) or key == f"{PREFIX}CONFIG":
-            continue
-        name = key.removeprefix(PREFIX).lower()
-        if _KUBERNETES.fullmatch(name.upper()) or (name == "port" and "://" in value):
-            continue
-        if name not in names:
-            raise SettingsError(f"Unknown setting '{key}' in the environment.{nearest(name, names)}")
-        values[name] = value
-    return values
+        name = key.removeprefix(PREFIX)
+        if name not in (key, "CONFIG") and not _is_of_kubernetes(name, value):
+            variables[name.lower()] = value
+    return variables
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    if _KUBERNETES_PORT.fullmatch(name) and _KUBERNETES_URL.match(value):
+        return True  # of a setting's name, too: a service may be called like one that ends in `_port`
+    return name.lower() not in _NAMES and _KUBERNETES.fullmatch(name) is not None
 
 
 def _check_bind(bind: str) -> None:
     _, separator, port = bind.rpartition(":")
     if not separator or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise SettingsError(f"Expected 'bind' as address:port, for example 0.0.0.0:8080. Received: {bind!r}.")
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and re.fullmatch(r"[!-~]+", key) is None:
+        raise SettingsError(
+            "Expected 'admin_key' to be printable ASCII without spaces, as a header can carry it. "
+            f"Received: {len(key)} characters, others among them."
+        )
+
+
+def _check_hosts(names: tuple[str, ...]) -> None:
+    for name in names:
+        if re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+", name) is None:
+            raise SettingsError(
+                "Expected 'allowed_hosts' to hold names without scheme and port, for example models.example.com or "
+                f"*.example.com. Received: {name[:80]!r}."
+            )

@@ -20,9 +20,11 @@ from flask import Flask
 from service.api.dialects import every_dialect
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
+from service.api.trust import Hosts
 from service.cores import usable_cores
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
+from service.drivers.hosts import NamedLane
 from service.errors import SettingsError
 from service.greeting import greet
 from service.opener import Opener
@@ -31,7 +33,7 @@ from service.scheduling.scheduler import BatchReport, Scheduler
 from service.serving.reloading import Reloader
 from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import ModelStatus, State
-from service.settings import Settings, load_settings
+from service.settings import Settings, load_settings, strange_variables
 from service.startup import process_age_s
 from service.telemetry import Telemetry
 
@@ -86,7 +88,8 @@ class Service:
             self._publish_state(status)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels, settings.max_reply_bytes)
         self.endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
-        self.dialects = every_dialect(limits, admin=settings.admin)
+        self.dialects = every_dialect(limits, admin=settings.admin, admin_key=settings.admin_key)
+        self.hosts = Hosts(settings.allowed_hosts) if settings.allowed_hosts else None
 
     def start(self) -> None:
         """Starts the engine thread, and the loading of models in the background."""
@@ -109,11 +112,13 @@ class Service:
             self.dialects,
             max_body_bytes=self.settings.max_body_bytes,
             device=self._opener.device,
+            hosts=self.hosts,
         )
 
     def express(self) -> ExpressLane:
         """The ASGI application over this service."""
-        return ExpressLane(
+        lane = ExpressLane if self.hosts is None else partial(NamedLane, hosts=self.hosts)
+        return lane(
             self.runtime,
             self.telemetry,
             self.endpoints,
@@ -187,14 +192,23 @@ class Service:
 
 def asgi() -> ExpressLane:
     """The application for gunicorn's ASGI worker; it starts and stops with the server's lifespan."""
-    return Service(load_settings()).express()
+    return _service().express()
 
 
 def wsgi() -> Flask:
     """The application for WSGI servers, one process each; loading starts at once."""
-    service = Service(load_settings())
+    service = _service()
     service.start()
     return service.flask()
+
+
+def _service() -> Service:
+    settings = load_settings()
+    for sentence in strange_variables():
+        _log.warning("%s", sentence)
+    if settings.admin and settings.admin_key is None:
+        _log.warning("admin: no admin_key is set, so only requests from this machine to localhost are obeyed")
+    return Service(settings)
 
 
 def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:

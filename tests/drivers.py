@@ -14,6 +14,7 @@ import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -28,8 +29,10 @@ from wire import ANSWER_WITHIN_S, Answer, Wire
 from service.api.dialects import every_dialect
 from service.api.endpoint import Dialect, Limits
 from service.api.native import NativeEndpoint
+from service.api.trust import Hosts
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
+from service.drivers.hosts import NamedLane
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
 from service.serving.runtime import Runtime
@@ -190,7 +193,7 @@ class ExpressDriver(_OwnLoop):
             complete: whether the body ends; else the client falls silent.
             declared: whether Content-Length tells the body's size.
         """
-        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs_of(headers)]
+        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in _with_host(headers)]
         if declared:
             named.append((b"content-length", b"%d" % len(body)))
         scope = {
@@ -294,8 +297,8 @@ class DirectDriver(_OwnLoop):
 def _head(method: str, path: str, query: str, headers: Headers, size: int | None) -> bytes:
     target = f"{path}?{query}" if query else path
     framing = "Transfer-Encoding: chunked" if size is None else f"Content-Length: {size}"
-    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", framing]
-    lines += [f"{name}: {value}" for name, value in pairs_of(headers)]
+    lines = [f"{method} {target} HTTP/1.1", framing]
+    lines += [f"{name}: {value}" for name, value in _with_host(headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -345,6 +348,7 @@ def open_site(
     keep_alive_s: int = KEEP_ALIVE_S,
     gate: Gate | None = None,
     dialects: Sequence[Dialect] | None = None,
+    hosts: Hosts | None = None,
     **options: Any,
 ) -> Iterator[Site]:
     """A site over models of `numpy_engine`.
@@ -356,6 +360,7 @@ def open_site(
         max_decoding: how many requests may be with the decoding threads.
         keep_alive_s: how long a connection of the direct driver may be idle.
         dialects: instead of those that are served.
+        hosts: what requests may be sent to.
         gate: holds the engine; it is opened at the end, so that a failing test does not hang.
         options: further arguments of `build_runtime`.
     """
@@ -367,11 +372,18 @@ def open_site(
     if dialects is None:
         dialects = every_dialect(limits)
     app = create_app(
-        runtime, telemetry, endpoints, dialects, max_body_bytes=max_body_bytes, device={"kind": "cpu"}
+        runtime,
+        telemetry,
+        endpoints,
+        dialects,
+        max_body_bytes=max_body_bytes,
+        device={"kind": "cpu"},
+        hosts=hosts,
     )
 
     def new_lane() -> ExpressLane:
-        return ExpressLane(
+        lane = ExpressLane if hosts is None else partial(NamedLane, hosts=hosts)
+        return lane(
             runtime,
             telemetry,
             endpoints,
@@ -408,6 +420,11 @@ class _Life:
 
 def pairs_of(headers: Headers) -> Iterable[tuple[str, str]]:
     return headers.items() if isinstance(headers, Mapping) else headers
+
+
+def _with_host(headers: Headers) -> list[tuple[str, str]]:
+    pairs = list(pairs_of(headers))
+    return pairs if any(name.lower() == "host" for name, _ in pairs) else [("Host", "localhost"), *pairs]
 
 
 def _cut(body: bytes, pieces: int) -> list[bytes]:

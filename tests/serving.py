@@ -62,8 +62,8 @@ class Answer:
 class Connection:
     """One kept-alive connection to the service."""
 
-    def __init__(self, port):
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    def __init__(self, port, address="127.0.0.1"):
+        self._http = http.client.HTTPConnection(address, port, timeout=PATIENCE_S)
 
     def __enter__(self):
         return self

@@ -7,15 +7,18 @@ from service.api.openinference.dialect import OpenInference
 from service.api.tfserving.dialect import TensorFlowServing
 
 
-def every_dialect(limits: Limits, *, admin: bool = False) -> tuple[Dialect, ...]:
+def every_dialect(
+    limits: Limits, *, admin: bool = False, admin_key: str | None = None
+) -> tuple[Dialect, ...]:
     """The dialects, each under its own prefix.
 
     Args:
         limits: sizes, the same for every dialect.
         admin: whether models may be put in and out of service over HTTP.
+        admin_key: what whoever does that must know; `None`: only this machine may.
     """
     return (
         TensorFlowServing(limits),
         TensorFlowServing(limits, prefix="/V1"),
-        OpenInference(limits, admin=admin),
+        OpenInference(limits, admin=admin, admin_key=admin_key),
     )

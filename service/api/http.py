@@ -43,6 +43,7 @@ class HttpRequest:
         headers: lower-case names, as bytes, as ASGI gives them; one that came several times is a list with
             commas.
         body: the bytes as they came.
+        client: the address that it came from; empty where its driver does not say.
     """
 
     method: str
@@ -50,6 +51,7 @@ class HttpRequest:
     query: bytes
     headers: Mapping[bytes, bytes]
     body: bytes
+    client: str = ""
 
     def header(self, name: bytes) -> str:
         """A header's value, or an empty string."""

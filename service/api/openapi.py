@@ -27,8 +27,12 @@ from service.serving.served import ModelStatus
 
 API_VERSION = "0.2.0"
 
-_SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
-_OF_DIALECTS = (errors.AdminOff, errors.NotSupported)  # the native API has no words for what they refuse
+_SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed, errors.HostNotAllowed)  # no operation's own
+_OF_DIALECTS = (
+    errors.AdminOff,
+    errors.AdminRefused,
+    errors.NotSupported,
+)  # the native API has no words for what they refuse
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 
 
@@ -50,7 +54,7 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
             "version": API_VERSION,
             "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
             f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
-            f"`{errors.MethodNotAllowed.code}`; every error is a problem document with a stable `code`. "
+            f"`{errors.MethodNotAllowed.code}`, a Host that is not allowed 403 `{errors.HostNotAllowed.code}`; every error is a problem document with a stable `code`. "
             'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
             "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },

@@ -25,6 +25,8 @@ from service.api.native import NativeEndpoint
 from service.api.openapi import openapi_document
 from service.api.options import parse_version
 from service.api.problems import problem
+from service.api.trust import Hosts
+from service.drivers.browsers import GUARDS, POLICY, page_policy
 from service.drivers.exchange import Exchange, answer, body_too_large
 from service.fields import nearest
 from service.payloads.codecs import encode_json
@@ -33,6 +35,7 @@ from service.telemetry import UNKNOWN, Telemetry
 
 _PAGES = Path(__file__).parent / "pages"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_HTML = "text/html; charset=utf-8"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -44,6 +47,7 @@ def create_app(
     *,
     max_body_bytes: int,
     device: Mapping[str, Any],
+    hosts: Hosts | None = None,
 ) -> Flask:
     """The application.
 
@@ -54,6 +58,7 @@ def create_app(
         dialects: what other clients speak, each under its own prefix.
         max_body_bytes: the largest request body.
         device: the device settings in force, for `/models`; filled in once they are known.
+        hosts: what requests may be sent to; `None`: to any name.
     """
     app = Flask("layertap", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
@@ -69,7 +74,9 @@ def create_app(
         _add_dialect(app, dialect, infer, tell)
     _add_catalog(app, runtime, device)
     _add_pages(app, runtime, telemetry)
-    _add_errors(app, telemetry)
+    _add_errors(app, telemetry, dialects)
+    if hosts is not None:
+        _add_hosts(app, hosts)
     return app
 
 
@@ -135,7 +142,8 @@ def _read(max_body_bytes: int) -> HttpRequest:
         name.lower().encode("latin-1"): value.encode("latin-1", "replace") for name, value in request.headers
     }
     method = "GET" if request.method == "HEAD" else request.method  # the server leaves out the body
-    return HttpRequest(method, request.path, request.query_string, headers, body)
+    client = request.remote_addr or ""
+    return HttpRequest(method, request.path, request.query_string, headers, body, client)
 
 
 def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> None:
@@ -155,8 +163,9 @@ def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> Non
 
 
 def _add_pages(app: Flask, runtime: Runtime, telemetry: Telemetry) -> None:
-    docs = (_PAGES / "docs.html").read_bytes()
-    app.add_url_rule("/docs", "docs", lambda: to_response(Reply(200, docs, "text/html; charset=utf-8")))
+    page = (_PAGES / "docs.html").read_text(encoding="utf-8")
+    docs, policy = page.encode(), {POLICY: page_policy(page)}
+    app.add_url_rule("/docs", "docs", lambda: to_response(Reply(200, docs, _HTML, policy)))
     app.add_url_rule(
         "/metrics", "metrics", lambda: to_response(Reply(200, telemetry.render(), _METRICS_TYPE))
     )
@@ -170,7 +179,16 @@ def _root(runtime: Runtime) -> BaseResponse:
     return to_response(catalog.healthz(runtime))
 
 
-def _add_errors(app: Flask, telemetry: Telemetry) -> None:
+def _add_hosts(app: Flask, hosts: Hosts) -> None:
+    def refuse() -> None:
+        refusal = hosts.refusal(request.headers.get("Host", "").encode("latin-1"))
+        if refusal is not None:
+            raise refusal
+
+    app.before_request(refuse)
+
+
+def _add_errors(app: Flask, telemetry: Telemetry, dialects: Sequence[Dialect]) -> None:
     paths = [rule.rule for rule in app.url_map.iter_rules()]
 
     def answer(error: Exception) -> Response:
@@ -180,12 +198,14 @@ def _add_errors(app: Flask, telemetry: Telemetry) -> None:
         if ours.status == 500:
             app.logger.error("%s failed", request.path, exc_info=error)
         telemetry.metrics.rejected.labels(ours.code).inc()
-        response = to_response(problem(ours))
+        response = to_response(_problem_of(request.path, dialects)(ours))
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods or []))
         return response
 
-    def identify(response: Response) -> Response:
+    def finish(response: Response) -> Response:
+        for name, value in GUARDS.items():
+            response.headers.setdefault(name, value)
         if "X-Request-Id" not in response.headers:  # an inference view has recorded itself
             request_id = telemetry.request_id(_given_id())
             response.headers["X-Request-Id"] = request_id
@@ -194,7 +214,15 @@ def _add_errors(app: Flask, telemetry: Telemetry) -> None:
         return response
 
     app.register_error_handler(Exception, answer)
-    app.after_request(identify)
+    app.after_request(finish)
+
+
+def _problem_of(path: str, dialects: Sequence[Dialect]) -> Callable[[errors.LayertapError], Reply]:
+    """What tells an error in the shape of the dialect that a path belongs to."""
+    for dialect in dialects:
+        if path == dialect.prefix or path.startswith(f"{dialect.prefix}/"):
+            return dialect.problem
+    return problem
 
 
 def _translate(error: Exception, paths: Sequence[str]) -> errors.LayertapError:

@@ -111,7 +111,7 @@ class ExpressLane:
             elif scope["path"] in self._health and scope["method"] == "GET":
                 await _send(self._check_health(scope), send)
             else:
-                await self._rest(_with_ascii_query(scope), receive, send)
+                await self._rest(with_ascii_query(scope), receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -288,7 +288,7 @@ def _task(endpoint: Endpoint, request: HttpRequest, foreseen: Foresight, size: i
     return Task((model, endpoint.name, is_json), model, size, deadline)
 
 
-def _with_ascii_query(scope: Scope) -> Scope:
+def with_ascii_query(scope: Scope) -> Scope:
     """The scope for WSGI, whose bridge takes a query of ASCII only."""
     query: bytes = scope["query_string"]
     return scope if query.isascii() else {**scope, "query_string": encode_query(query)}

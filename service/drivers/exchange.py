@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply
+from service.drivers.browsers import guarded
 from service.errors import BodyTooLarge, LayertapError, ServiceError
 from service.scheduling.admission import Place
 from service.serving.runtime import Runtime
@@ -166,7 +167,7 @@ def _problem(
         _log.error("request %s failed", request_id, exc_info=error)
         error = ServiceError("The service failed on this request; its log has the cause.")
     telemetry.metrics.rejected.labels(error.code).inc()
-    reply = speaker.problem(error)
+    reply = guarded(speaker.problem(error))
     reply.headers["x-request-id"] = request_id
     return reply
 

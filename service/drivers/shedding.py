@@ -14,6 +14,7 @@ import sys
 import time
 
 from service.api.endpoint import Endpoint
+from service.drivers.browsers import guarded
 from service.errors import QueueFull
 from service.scheduling.admission import retry_after_s
 from service.serving.runtime import Runtime
@@ -134,12 +135,12 @@ class Refusals:
         wait_s = retry_after_s(max(behind_s, self._runtime.backlog_s))
         ready = self._ready.get((endpoint.name, wait_s))
         if ready is None:
-            ready = self._ready[endpoint.name, wait_s] = endpoint.problem(_too_busy(wait_s)).written()
+            ready = self._ready[endpoint.name, wait_s] = _written(endpoint, _too_busy(wait_s))
         return self._recorded(endpoint, ready, request_id)
 
     def refuse_with(self, error: QueueFull, endpoint: Endpoint, request_id: bytes | None) -> bytes:
         """As `refuse`, with an error that says more."""
-        return self._recorded(endpoint, endpoint.problem(error).written(), request_id)
+        return self._recorded(endpoint, _written(endpoint, error), request_id)
 
     def _recorded(self, endpoint: Endpoint, written: bytes, request_id: bytes | None) -> bytes:
         named = self._telemetry.request_id(request_id)
@@ -147,6 +148,10 @@ class Refusals:
         self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
         status_line, _, rest = written.partition(b"\r\n")
         return b"%b\r\nx-request-id: %b\r\n%b" % (status_line, named.encode(), rest)
+
+
+def _written(endpoint: Endpoint, error: QueueFull) -> bytes:
+    return guarded(endpoint.problem(error)).written()
 
 
 def _too_busy(wait_s: int) -> QueueFull:

@@ -18,7 +18,11 @@ WAITING = {  # caused by the service's state, not by one request: test_waiting h
     "deadline_exceeded", "engine_stopped", "inference_failed", "model_loading", "not_ready", "queue_full",
 }  # fmt: skip
 DEFECTS = {"internal_error"}
-OF_DIALECTS = {"admin_off", "not_supported"}  # the native API has no words for what they refuse
+OF_DIALECTS = {
+    "admin_off",
+    "admin_refused",
+    "not_supported",
+}  # the native API has no words for what they refuse
 OF_ADMINISTRATION = {"model_unloaded"}
 
 
@@ -130,7 +134,7 @@ def test_each_mistake_has_its_code_and_a_message_that_helps(driver, case):
 
 
 def test_every_code_that_a_request_can_cause_was_caused():
-    elsewhere = {"not_found", "method_not_allowed", "not_acceptable"} | WAITING | DEFECTS
+    elsewhere = {"not_found", "method_not_allowed", "host_not_allowed", "not_acceptable"} | WAITING | DEFECTS
     elsewhere |= OF_DIALECTS | OF_ADMINISTRATION
     assert {case[1] for case in CASES} | elsewhere == error_classes().keys()
 

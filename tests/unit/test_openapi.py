@@ -21,7 +21,15 @@ from service.api.options import FEATURES_ONLY, SHARED, parse_options
 from service.api.problems import PROBLEM
 from service.api.schemas import error_classes
 from service.drivers.app import create_app
-from service.errors import AdminOff, InvalidParameter, MethodNotAllowed, NotFound, NotSupported
+from service.errors import (
+    AdminOff,
+    AdminRefused,
+    HostNotAllowed,
+    InvalidParameter,
+    MethodNotAllowed,
+    NotFound,
+    NotSupported,
+)
 from service.payloads.codecs import JSON, NPY, NPZ
 from service.telemetry import Telemetry
 from service.tensors import InferRequest
@@ -356,7 +364,8 @@ def test_every_code_of_the_tree_is_declared_where_it_belongs(document):
         for path, methods in document["paths"].items()
         if path in {"/predict", "/features"}
     }
-    elsewhere = {NotFound.code, MethodNotAllowed.code, AdminOff.code, NotSupported.code}
+    elsewhere = {NotFound.code, MethodNotAllowed.code, HostNotAllowed.code}
+    elsewhere |= {AdminOff.code, AdminRefused.code, NotSupported.code}
     assert declared["/features"] == codes.keys() - elsewhere
     assert declared["/predict"] == declared["/features"] - {"layer_required", "layer_not_found"}
     listed = document["components"]["schemas"]["Problem"]["properties"]["code"]["oneOf"]

@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings, child_environ, load_settings
+from service.settings import Settings, child_environ, load_settings, strange_variables
 
 SAMPLES = {
     "models_dir": "elsewhere",
@@ -55,7 +55,12 @@ def test_every_setting_is_reached_from_the_environment(tmp_path, field):
     [name for name, hint in typing.get_type_hints(Settings).items() if type(None) in typing.get_args(hint)],
 )
 def test_an_empty_variable_unsets_what_may_be_unset(tmp_path, name):
-    toml = {"default_model": '"iris"', "visible_gpus": "[0]", "gpu_allow_growth": "true"}.get(name, "1")
+    toml = {
+        "default_model": '"iris"',
+        "admin_key": '"k"',
+        "visible_gpus": "[0]",
+        "gpu_allow_growth": "true",
+    }.get(name, "1")
     settings = load(tmp_path, {f"LAYERTAP_{name.upper()}": ""}, toml=f"{name} = {toml}\n")
     assert getattr(settings, name) == (() if name == "visible_gpus" else None)
 
@@ -63,8 +68,6 @@ def test_an_empty_variable_unsets_what_may_be_unset(tmp_path, name):
 @pytest.mark.parametrize(
     ("environ", "toml", "said"),
     [
-        ({"LAYERTAP_WORKRES": "2"}, None, "'LAYERTAP_WORKRES' in the environment. Did you mean 'workers'?"),
-        ({"LAYERTAP_PORT": "9000"}, None, "Unknown setting 'LAYERTAP_PORT'"),
         ({}, "workres = 2", "layertap.toml. Did you mean 'workers'?"),
         ({}, "[table]\nx = 1", "Unknown setting 'table'"),
         ({}, "workers = [", "Expected TOML"),
@@ -75,6 +78,10 @@ def test_an_empty_variable_unsets_what_may_be_unset(tmp_path, name):
         ({"LAYERTAP_BATCH_BUCKETS": "maybe"}, None, "one of auto, on, off"),
         ({"LAYERTAP_BIND": "localhost"}, None, "address:port"),
         ({"LAYERTAP_BIND": "localhost:99999"}, None, "address:port"),
+        ({"LAYERTAP_ADMIN_KEY": "two words"}, None, "'admin_key' to be printable ASCII"),
+        ({"LAYERTAP_ADMIN_KEY": "key\n"}, None, "Received: 4 characters"),
+        ({"LAYERTAP_ALLOWED_HOSTS": "a.example,http://b.example"}, None, "'http://b.example'"),
+        ({}, 'allowed_hosts = ["a.example:80"]', "names without scheme and port"),
         ({"PORT": "http"}, None, "address:port"),
         ({"PORT": "9" * 5000}, None, "address:port"),
     ],
@@ -97,18 +104,49 @@ def test_port_replaces_the_port_of_bind_but_not_a_flag(tmp_path):
     assert load(tmp_path, {"PORT": ""}).address == ("0.0.0.0", 8080)
 
 
-def test_variables_that_kubernetes_makes_are_no_settings(tmp_path):
+@pytest.mark.parametrize(
+    "service", ["", "_METRICS", "_CANARY", "_HEADLESS", "_PREDICTOR", "_MODELS_DIR", "_2"]
+)
+def test_variables_that_kubernetes_makes_are_no_settings(tmp_path, service):
     environ = {
-        "LAYERTAP_SERVICE_HOST": "10.0.0.7",
-        "LAYERTAP_SERVICE_PORT": "80",
-        "LAYERTAP_SERVICE_PORT_HTTP": "80",
-        "LAYERTAP_PORT": "tcp://10.0.0.7:80",
-        "LAYERTAP_PORT_80_TCP": "tcp://10.0.0.7:80",
-        "LAYERTAP_PORT_80_TCP_PROTO": "tcp",
-        "LAYERTAP_PORT_80_TCP_PORT": "80",
-        "LAYERTAP_PORT_80_TCP_ADDR": "10.0.0.7",
+        f"LAYERTAP{service}_SERVICE_HOST": "10.0.0.7",
+        f"LAYERTAP{service}_SERVICE_PORT": "80",
+        f"LAYERTAP{service}_SERVICE_PORT_HTTP": "80",
+        f"LAYERTAP{service}_PORT": "tcp://10.0.0.7:80",
+        f"LAYERTAP{service}_PORT_80_TCP": "tcp://10.0.0.7:80",
+        f"LAYERTAP{service}_PORT_80_TCP_PROTO": "tcp",
+        f"LAYERTAP{service}_PORT_80_TCP_PORT": "80",
+        f"LAYERTAP{service}_PORT_80_TCP_ADDR": "10.0.0.7",
+        f"LAYERTAP{service}_PORT_53_UDP_ADDR": "10.0.0.7",
     }
     assert load(tmp_path, environ) == Settings()
+    assert strange_variables(environ) == []
+
+
+def test_a_setting_is_one_though_a_service_may_be_called_like_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.settings._NAMES", frozenset(["bind", "metrics_port"]))
+    link = {"LAYERTAP_METRICS_PORT": "tcp://10.0.0.7:80"}
+    assert load(tmp_path, link) == Settings()
+    with pytest.raises(
+        SettingsError, match="metrics_port"
+    ):  # it reaches the settings, which have none of this name
+        load(tmp_path, {"LAYERTAP_METRICS_PORT": "9100"})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("LAYERTAP_WORKRES", " Did you mean 'workers'?"),
+        ("LAYERTAP_PORT", ""),
+        ("LAYERTAP_", ""),
+        ("LAYERTAP_SERVICE_HOSTS", ""),
+        ("LAYERTAP_" + "X" * 100_000, ""),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_told_and_changes_nothing(tmp_path, name, hint):
+    environ = {name: "2", "LAYERTAP_WORKERS": "3", "LAYERTAP_CONFIG": ""}
+    assert load(tmp_path, environ) == Settings(workers=3)
+    assert strange_variables(environ) == [f"{name[:89]} is no setting and changes nothing.{hint}"]
 
 
 def test_the_file_may_lie_elsewhere_and_must_then_exist(tmp_path):

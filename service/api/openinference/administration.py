@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.http import Reply
+from service.api.http import HttpRequest, Reply
 from service.api.intake import kind
+from service.api.trust import check_administrator
 from service.errors import AdminOff, InvalidInput, InvalidParameter
 from service.payloads.codecs import decode_json, encode_json
 from service.serving.runtime import Runtime
@@ -24,20 +25,22 @@ class Administration:
 
     Args:
         allowed: the setting `admin`; without it every route here is refused.
+        key: the setting `admin_key`.
     """
 
-    def __init__(self, *, allowed: bool) -> None:
+    def __init__(self, *, allowed: bool, key: str | None) -> None:
         self._allowed = allowed
+        self._key = key
 
-    def index(self, runtime: Runtime, body: bytes) -> Reply:
+    def index(self, runtime: Runtime, request: HttpRequest) -> Reply:
         """Every version in the folder and in service, with its state; with `{"ready": true}` those that answer.
 
         Raises:
-            AdminOff: the setting says so.
+            AdminOff, AdminRefused: the setting says so, or who asks may not.
             InvalidJson, InvalidInput: the body is no such object.
         """
-        self._check()
-        ready_only = _object(body).get("ready", False)
+        self._check(request)
+        ready_only = _object(request.body).get("ready", False)
         if not isinstance(ready_only, bool):
             raise InvalidInput(f"Expected 'ready' to be true or false. Received: {kind(ready_only)}.")
         lines: list[dict[str, str]] = []
@@ -46,17 +49,17 @@ class Administration:
             lines.append({"name": line.name, **version, "state": line.state, "reason": line.reason})
         return Reply(200, encode_json(lines))
 
-    def load(self, runtime: Runtime, name: str, body: bytes) -> Reply:
+    def load(self, runtime: Runtime, name: str, request: HttpRequest) -> Reply:
         """Loads a model from the folder, or what is new of it; returns when it is served.
 
         Raises:
-            AdminOff: the setting says so.
+            AdminOff, AdminRefused: the setting says so, or who asks may not.
             ModelNotFound: it is not in the folder.
             ModelLoadFailed: its files are no good.
             InvalidJson, InvalidInput, InvalidParameter: the body asks for another model than the folder holds.
         """
-        self._check()
-        for parameter in _parameters(body):
+        self._check(request)
+        for parameter in _parameters(request.body):
             if parameter == "config" or parameter.startswith("file:"):
                 raise InvalidParameter(
                     f"Expected a model that lies in the models folder, with its own model.toml. "
@@ -65,18 +68,18 @@ class Administration:
         status = runtime.load_model(name)
         return Reply(200, encode_json({"name": status.name, "load": True}))
 
-    def unload(self, runtime: Runtime, name: str, body: bytes) -> Reply:
+    def unload(self, runtime: Runtime, name: str, request: HttpRequest) -> Reply:
         """Takes a model out of service; returns when its requests are answered.
 
         No model here depends on another, so `unload_dependents` changes nothing.
 
         Raises:
-            AdminOff: the setting says so.
+            AdminOff, AdminRefused: the setting says so, or who asks may not.
             ModelNotFound: there is none.
             InvalidJson, InvalidInput, InvalidParameter: the body is no such object.
         """
-        self._check()
-        dependents = _parameters(body).get("unload_dependents", False)
+        self._check(request)
+        dependents = _parameters(request.body).get("unload_dependents", False)
         if not isinstance(dependents, bool):
             raise InvalidParameter(
                 f"Expected 'unload_dependents' to be true or false. Received: {kind(dependents)}."
@@ -84,11 +87,12 @@ class Administration:
         status = runtime.unload_model(name)
         return Reply(200, encode_json({"name": status.name, "unload": True}))
 
-    def _check(self) -> None:
+    def _check(self, request: HttpRequest) -> None:
         if not self._allowed:
             raise AdminOff(
                 "Expected the setting admin = true for /v2/repository. Received: a request without it."
             )
+        check_administrator(request, self._key)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _INFERENCE = (
 )
 _ADMINISTRATION = _SERVICE | {
     400: "The body is no JSON object, or asks for an upload.",
-    403: "The setting `admin` is off.",
+    403: "The setting `admin` is off, or who asks may not: see `admin_key`.",
     413: "The body is too large.",
 }
 _LENGTH = {

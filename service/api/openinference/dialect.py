@@ -48,14 +48,15 @@ class OpenInference:
     Args:
         limits: sizes.
         admin: whether models may be put in and out of service.
+        admin_key: what whoever does that must know; `None`: only this machine may.
     """
 
     name = "openinference"
     prefix = "/v2"
 
-    def __init__(self, limits: Limits, *, admin: bool) -> None:
+    def __init__(self, limits: Limits, *, admin: bool, admin_key: str | None = None) -> None:
         self._infer = InferEndpoint(limits)
-        self._administration = Administration(allowed=admin)
+        self._administration = Administration(allowed=admin, key=admin_key)
         self._admin = admin
 
     def endpoint(self, path: str) -> InferEndpoint | None:
@@ -96,12 +97,12 @@ class OpenInference:
         if plain is not None:
             return "GET", lambda _, runtime: plain(runtime)
         if path == INDEX:
-            return "POST", lambda request, runtime: self._administration.index(runtime, request.body)
+            return "POST", lambda request, runtime: self._administration.index(runtime, request)
         change = _ADMINISTRATION.fullmatch(path)
         if change is not None:
             name, loads = change["model"], change["action"] == "load"
             act = self._administration.load if loads else self._administration.unload
-            return "POST", lambda request, runtime: act(runtime, name, request.body)
+            return "POST", lambda request, runtime: act(runtime, name, request)
         asked = model_route(path)
         document = _OF_MODEL.get(asked) if asked is not None else None
         if document is not None:
