@@ -425,7 +425,7 @@ def test_a_processor_without_bfloat16_gives_float32_and_says_why(tmp_path, own):
 
 @pytest.mark.skipif(
     precisions() == FLOAT32,
-    reason="this processor computes no bfloat16; run it on one that does (AVX-512 or AMX)",
+    reason="needs a processor that computes bfloat16: AVX-512 or AMX",
 )
 def test_bfloat16_says_how_far_it_is_from_keras():
     facts = opened(ROOT / "models" / "digits", precision="bfloat16").facts
