@@ -34,12 +34,15 @@ from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
+from service.payloads.codecs import NPY, NPZ, decode_npy, decode_npz
 from service.serving.runtime import Runtime
 from service.telemetry import Telemetry
+from service.tensors import Array
 
 ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
 MAX_BODY_BYTES = 2_000_000
+MAX_UNPACKED_BYTES = 2**32
 KEEP_ALIVE_S = 75
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -58,6 +61,13 @@ class Answer(NamedTuple):
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+    def arrays(self) -> dict[str | None, Array]:
+        """The arrays of a binary reply by name; the one of an npy file is called `None`."""
+        if self.content_type == NPZ:
+            return {**decode_npz(self.body, MAX_UNPACKED_BYTES)}
+        assert self.content_type == NPY
+        return {None: decode_npy(self.body)}
 
 
 class FlaskDriver:

@@ -23,6 +23,7 @@ from typing import Any
 from service.footprints import version_files
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
+from service.syntax import parse_module
 
 _SERVICE = Path(__file__).parents[1]
 _CPUINFO = Path("/proc/cpuinfo")
@@ -142,7 +143,7 @@ def _processor() -> list[str]:
 def _foreign_imports(path: Path) -> list[str]:
     """The modules that a Python file imports from elsewhere than the standard library and installed packages."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = parse_module(path.read_bytes())
     except (SyntaxError, ValueError):
         return ["something that cannot be told"]
     roots: set[str] = set()

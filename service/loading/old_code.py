@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.loading import old_names
+from service.syntax import parse_expression, parse_module
 
 _SHOWN = 30
 _DELETED = "(delete it: add_weight registers weights by itself)"
@@ -36,7 +37,7 @@ class OldLine:
 def find_old_lines(source: str) -> list[OldLine]:
     """The statements to change, in the order of the file; none where the file is no Python."""
     try:
-        tree = ast.parse(source)
+        tree = parse_module(source)
         names = _Names.of(tree)
         return list(_changes(tree.body, _Modern(names), source.splitlines()))
     except (SyntaxError, ValueError, RecursionError):
@@ -175,14 +176,14 @@ def _translated(function: tuple[str, str], node: ast.Call) -> ast.expr:
         given = [ast.unparse(argument) for argument in (*node.args, *(k.value for k in node.keywords))]
         given = [text if text.isidentifier() or text.endswith((")", "]")) else f"({text})" for text in given]
         try:
-            return ast.parse(templates[name].format(*given, tf=owner), mode="eval").body
+            return parse_expression(templates[name].format(*given, tf=owner))
         except (IndexError, SyntaxError):
             return node
     if is_backend and name in old_names.BACKEND_DEFAULTS:
         position, default = old_names.BACKEND_DEFAULTS[name]
         word, _, value = default.partition("=")
         if len(node.args) <= position and all(keyword.arg != word for keyword in node.keywords):
-            node.keywords.append(ast.keyword(word, ast.parse(value, mode="eval").body))
+            node.keywords.append(ast.keyword(word, parse_expression(value)))
     return node  # its function was renamed when its parts were visited
 
 
@@ -192,7 +193,7 @@ def _renamed(function: tuple[str, str], node: ast.Attribute) -> ast.expr:
         new = old_names.BACKEND.get(name)
     else:
         new = f"{owner}.{old_names.TENSORFLOW[name]}" if name in old_names.TENSORFLOW else None
-    return node if new is None else ast.parse(new, mode="eval").body
+    return node if new is None else parse_expression(new)
 
 
 def _weight(node: ast.Call, given: Sequence[str]) -> ast.expr:
@@ -211,7 +212,7 @@ def _weight(node: ast.Call, given: Sequence[str]) -> ast.expr:
     elif name.endswith("init") and given and any(keyword.arg == "name" for keyword in node.keywords):
         label = next(ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "name")
         text = f"self.add_weight(shape={given[0]}, initializer=self.{name}, name={label})"
-        return ast.parse(text, mode="eval").body
+        return parse_expression(text)
     return node
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import threading
 import tokenize
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ import orjson
 from numpy.lib import format as npy_format
 
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson
+from service.syntax import one_at_a_time
 from service.tensors import Array
 
 JSON = "application/json"
@@ -42,9 +42,6 @@ _PLAIN_HEADER = re.compile(
     rb"'shape':\s*\((?P<shape>|[0-9]{1,18},(?:\s?[0-9]{1,18},)*(?:\s?[0-9]{1,18})?)\),?\s*\}\s*"
 )
 _MAX_PLAIN_HEADER = 1024
-# Releases of CPython 3.11 fail at random when two threads evaluate literals at once, as numpy's reader does:
-# https://github.com/python/cpython/issues/106905
-_one_odd_header = threading.Lock()
 _BAD_HEADER = (
     ValueError,
     TypeError,
@@ -136,7 +133,7 @@ def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]
         return shape, plain["fortran"] == b"True", np.dtype(plain["descr"].decode("ascii"))
     file.seek(start)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    with _one_odd_header:
+    with one_at_a_time:  # numpy's reader evaluates a literal
         shape, fortran_order, dtype = read(file)
     return shape, fortran_order, dtype
 

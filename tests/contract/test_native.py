@@ -1,6 +1,5 @@
 """The native API's answers: every body, every reply type and every option, on both drivers."""
 
-import io
 import re
 
 import numpy as np
@@ -19,12 +18,6 @@ OUTPUTS = {
 }
 BOTTLENECK = {"iris": "hidden", "pairs": "joined", "shapes": "pool", "words": "vectors"}
 CLASSES = {"iris": ("setosa", "versicolor", "virginica"), "shapes": ("dot", "line", "box")}
-
-
-def arrays_of(answer):
-    """The arrays of a binary reply by name; the one of an npy file is called `None`."""
-    loaded = np.load(io.BytesIO(answer.body), allow_pickle=False)
-    return dict(loaded) if answer.content_type == NPZ else {None: loaded}
 
 
 def assert_same(got, expected):
@@ -57,7 +50,7 @@ def test_predict_takes_every_body_and_gives_every_reply(driver, name, accept):
         assert (document["model"], document["version"]) == (body.model, 1)
         got = named(document["predictions"], outputs)
     else:
-        got = arrays_of(answer)
+        got = answer.arrays()
         if accept == NPY:
             got = {next(iter(outputs)): got[None]}
     assert list(got) == list(outputs)
@@ -80,7 +73,7 @@ def test_features_takes_every_body_and_gives_every_reply(driver, name, accept):
         assert document["features"].keys() == {path}
         got = document["features"][path]
     else:
-        got = arrays_of(answer)[None if accept == NPY else path]
+        got = answer.arrays()[None if accept == NPY else path]
     assert_same(got, body.expected([path])[path])
 
 
@@ -142,7 +135,7 @@ def test_a_single_linear_unit_has_no_labels(driver):
 
 def test_float16_halves_what_is_exact_in_it(driver):
     whole = graph_of("iris").evaluate({"x": ROWS}, ("probs",))["probs"].astype(np.float16)
-    assert_same(arrays_of(predict(driver, "iris", {"x": ROWS}, "&dtype=float16", NPY))[None], whole)
+    assert_same(predict(driver, "iris", {"x": ROWS}, "&dtype=float16", NPY).arrays()[None], whole)
     document = predict(driver, "iris", {"x": ROWS}, "&dtype=float16").json()
     assert_same(document["predictions"], whole)
 
@@ -171,11 +164,11 @@ def test_features_and_predictions_come_from_one_pass(driver):
 
 def test_several_arrays_keep_the_order_that_was_asked_for(driver):
     answer = features(driver, "iris", {"x": ROWS}, "&layer=probs&layer=hidden", NPZ)
-    assert list(arrays_of(answer)) == ["probs", "hidden"]
+    assert list(answer.arrays()) == ["probs", "hidden"]
     answer = features(driver, "pairs", {"left": LEFT, "right": RIGHT}, "&include=predictions", NPZ)
-    assert list(arrays_of(answer)) == ["joined", "total", "positive"]
+    assert list(answer.arrays()) == ["joined", "total", "positive"]
     answer = predict(driver, "pairs", {"left": LEFT, "right": RIGHT}, "", NPZ)
-    assert list(arrays_of(answer)) == ["total", "positive"]
+    assert list(answer.arrays()) == ["total", "positive"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +216,7 @@ def test_not_finite_numbers_leave_as_null_and_exactly_as_npy(driver):
     expected = graph_of("line").evaluate(inputs, ("y",))["y"]
     assert np.isinf(expected).all()
     assert predict(driver, "line", inputs).json()["predictions"] == [[None]]
-    assert_same(arrays_of(predict(driver, "line", inputs, "", NPY))[None], expected)
+    assert_same(predict(driver, "line", inputs, "", NPY).arrays()[None], expected)
 
 
 def test_an_answer_tells_its_times_and_its_id(driver):
@@ -263,7 +256,7 @@ def test_the_listing_names_what_a_request_may_ask_for(driver):
     body = BODIES["picture"]
     for layer in document["layers"]:
         values = features(driver, "shapes", body.inputs, f"&layer={layer['name']}", NPY)
-        array = arrays_of(values)[None]
+        array = values.arrays()[None]
         assert list(array.shape[1:]) == layer["shape"][1:]
         assert (str(array.dtype), array.nbytes) == (layer["dtype"], layer["row_bytes"])
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["fields", "model_config", "settings", "startup", "tensors"],
+    1: ["fields", "model_config", "settings", "startup", "syntax", "tensors"],
     2: [
         *["device", "cards", "cores"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
@@ -74,6 +74,7 @@ class Source:
         imported: full names, from anywhere in it; `from a import b` gives `a` and `a.b`.
         relative: whether one of its imports is.
         of_os: names that it takes from the module `os`.
+        of_ast: names that it takes from the module `ast`.
         described: whether it has a docstring.
         lines: their number.
         functions: name and length of each, without the docstring.
@@ -82,6 +83,7 @@ class Source:
     imported: frozenset
     relative: bool
     of_os: frozenset
+    of_ast: frozenset
     described: bool
     lines: int
     functions: tuple
@@ -101,14 +103,13 @@ def sources():
 def source_of(text):
     tree = ast.parse(text)
     nodes = list(ast.walk(tree))
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return Source(
-        imported=frozenset(names).union(*(imported_from(node) for node in froms)),
-        relative=any(node.level for node in froms),
-        of_os=frozenset(alias.name for node in froms if node.module == "os" for alias in node.names)
-        | {node.attr for node in nodes if is_attribute_of_os(node)},
+        imported=frozenset(names).union(*(imported_from(node) for node in froms_in(nodes))),
+        relative=any(node.level for node in froms_in(nodes)),
+        of_os=taken_from("os", nodes),
+        of_ast=taken_from("ast", nodes),
         described=bool(ast.get_docstring(tree)),
         lines=len(text.splitlines()),
         functions=tuple((node.name, lines_without_docstring(node)) for node in functions),
@@ -119,8 +120,17 @@ def imported_from(node):
     return {f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)}
 
 
-def is_attribute_of_os(node):
-    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+def froms_in(nodes):
+    return [node for node in nodes if isinstance(node, ast.ImportFrom)]
+
+
+def taken_from(module, nodes):
+    attributes = [
+        node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    ]
+    return frozenset(
+        alias.name for node in froms_in(nodes) if node.module == module for alias in node.names
+    ) | {node.attr for node in attributes if node.value.id == module}
 
 
 def lines_without_docstring(function):
@@ -203,6 +213,11 @@ def test_the_runtime_sees_the_engines_contract_only():
 def test_the_environment_is_read_in_one_module(module):
     touched = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
     assert not sources()[module].of_os & touched
+
+
+@pytest.mark.parametrize("module", sorted(sources().keys() - {"syntax"}))
+def test_syntax_trees_are_built_in_one_module(module):
+    assert not sources()[module].of_ast & {"parse", "literal_eval"}
 
 
 @pytest.mark.parametrize("module", sources())

@@ -10,6 +10,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from service.syntax import parse_module
+
 _DECLARED = "CUSTOM_OBJECTS"
 _MAX_BYTES = 2**22
 
@@ -21,7 +23,7 @@ def definitions(files: Iterable[Path]) -> dict[str, str]:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 continue
-            tree = ast.parse(path.read_bytes())
+            tree = parse_module(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         found |= {name: str(path) for statement in tree.body for name in _names(statement)}
@@ -47,7 +49,7 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 def arguments(path: Path) -> dict[str, frozenset[str]]:
     """Class name -> the arguments that its constructor names, for the classes of a file of this package."""
     found: dict[str, frozenset[str]] = {}
-    for statement in ast.parse(path.read_bytes()).body:
+    for statement in parse_module(path.read_bytes()).body:
         if isinstance(statement, ast.ClassDef):
             for inner in statement.body:
                 if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
