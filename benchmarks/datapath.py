@@ -15,7 +15,6 @@ import contextlib
 import io
 import json
 import os
-import socket
 import statistics
 import sys
 import threading
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import orjson
 from inputs import body, make_models
-from load import Request, closed_loop, read_reply
+from load import Request, closed_loop, connected
 from peers.endpoints import ENDPOINTS
 from servers import LOAD_CORE, ROOT, answers, free_port, layertap_command, layertap_environ, running
 
@@ -114,12 +113,10 @@ def _parsing() -> dict[str, dict[str, float]]:
 def _small_times_ms(port: int, seconds: float) -> list[float]:
     """The times of small requests on one connection, each sent when the last is answered."""
     message, found = _SMALL.message(), []
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connected(port) as exchange:
         end = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < end:
-            connection.sendall(message)
-            read_reply(connection)
+            exchange(message)
             found.append((time.perf_counter() - begun) * 1e3)
     return found
 

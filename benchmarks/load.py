@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import os
-import re
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from servers import LOAD_CORE
 
 CONNECTIONS = 32
 _BUSY = (429, 503)
+_END = (b"\r\n", b"")  # of a head, and of a connection
 # Prints the run as JSON; several requests are sent in turn.
 _SCRIPT = """
 local messages = {}
@@ -147,25 +148,54 @@ def lone_request_ms(port: int, request: Request, count: int) -> float:
     os.sched_setaffinity(0, {LOAD_CORE})
     message = request.message()
     times = []
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connected(port) as exchange:
         for _ in range(count + count // 10):
             begun = time.perf_counter()
-            connection.sendall(message)
-            read_reply(connection)
+            exchange(message)
             times.append(time.perf_counter() - begun)
     return statistics.median(times[count // 10 :]) * 1e3
 
 
-def read_reply(connection: socket.socket) -> None:
-    """Reads one reply to its end; stops the run where its status is not 200."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
-    head, _, rest = data.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"expected 200, received {head[:200]!r}")
-    found = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    missing = int(found.group(1)) - len(rest) if found else 0
-    while missing > 0:
-        missing -= len(connection.recv(65536))
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[Callable[[bytes], None]]:
+    """A kept-alive connection: what sends a whole request and returns at the end of its reply.
+
+    It stops the run where the status is not 200, or the server closes. One reader serves all replies: what comes
+    along with the end of one belongs to the next.
+    """
+    with (
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        connection.makefile("rb", 65536) as replies,
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def exchange(message: bytes) -> None:
+            connection.sendall(message)
+            read_reply(replies)
+
+        yield exchange
+
+
+def read_reply(replies: io.BufferedReader) -> None:
+    """Reads the next reply to its end; stops the run where its status is not 200, or it is cut off."""
+    status = replies.readline()
+    if not status.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"expected 200, received {status[:200]!r}")
+    length, chunked = 0, False
+    while (line := replies.readline().lower()) not in _END:
+        if line.startswith(b"content-length:"):
+            length = int(line[15:])
+        elif line.startswith(b"transfer-encoding:"):
+            chunked = b"chunked" in line
+    whole = bool(line) and (_skip_chunks(replies) if chunked else len(replies.read(length)) == length)
+    if not whole:
+        raise SystemExit("expected a whole reply, and the server closed the connection")
+
+
+def _skip_chunks(replies: io.BufferedReader) -> bool:
+    """Reads chunks, and the empty line after the last one; whether they are all there."""
+    while line := replies.readline():
+        if (size := int(line.partition(b";")[0], 16)) == 0:
+            return replies.readline() == b"\r\n"
+        replies.read(size + 2)
+    return False

@@ -9,15 +9,12 @@ on sockets, where small requests never become ASGI.
 import asyncio
 import contextlib
 import io
-import json
 import queue
-import socket
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPResponse
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 import uvloop
@@ -26,6 +23,7 @@ from flask import Flask
 from numpy_engine import build_runtime
 from uvicorn.config import Config
 from uvicorn.server import ServerState
+from wire import ANSWER_WITHIN_S, Answer, Wire
 
 from service.api.dialects import every_dialect
 from service.api.endpoint import Dialect, Limits
@@ -34,40 +32,14 @@ from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
-from service.payloads.codecs import NPY, NPZ, decode_npy, decode_npz
 from service.serving.runtime import Runtime
 from service.telemetry import Telemetry
-from service.tensors import Array
 
-ANSWER_WITHIN_S = 30.0  # nothing here takes a second; what takes this long hangs
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
 MAX_BODY_BYTES = 2_000_000
-MAX_UNPACKED_BYTES = 2**32
 KEEP_ALIVE_S = 75
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
-
-
-class Answer(NamedTuple):
-    """What came back; header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def content_type(self) -> str:
-        return self.headers["content-type"]
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def arrays(self) -> dict[str | None, Array]:
-        """The arrays of a binary reply by name; the one of an npy file is called `None`."""
-        if self.content_type == NPZ:
-            return {**decode_npz(self.body, MAX_UNPACKED_BYTES)}
-        assert self.content_type == NPY
-        return {None: decode_npy(self.body)}
 
 
 class FlaskDriver:
@@ -282,7 +254,11 @@ class DirectDriver(_OwnLoop):
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
 
         self._server = self._call(self._loop.create_server(connect, "127.0.0.1", 0))
-        self.address: tuple[str, int] = self._server.sockets[0].getsockname()
+        self._address: tuple[str, int] = self._server.sockets[0].getsockname()
+
+    def connect(self) -> Wire:
+        """A connection, for what `send` cannot say."""
+        return Wire.to(self._address)
 
     def send(
         self,
@@ -295,12 +271,12 @@ class DirectDriver(_OwnLoop):
         declared: bool = True,
     ) -> Answer:
         """Sends a request, arguments as the other drivers', and waits for its answer."""
-        with socket.create_connection(self.address, ANSWER_WITHIN_S) as connection:
-            connection.sendall(_head(method, path, query, headers, len(body) if declared else None))
+        with self.connect() as wire:
+            wire.send(_head(method, path, query, headers, len(body) if declared else None))
             chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             with contextlib.suppress(ConnectionError):  # a server that answers before the end closes
-                connection.sendall(body if declared else chunk + b"0\r\n\r\n")
-            return read_answer(connection, method)
+                wire.send(body if declared else chunk + b"0\r\n\r\n")
+            return wire.answer(method)
 
     def close(self) -> None:
         self._call(self._end())
@@ -313,14 +289,6 @@ class DirectDriver(_OwnLoop):
 
     def _call(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_WITHIN_S)
-
-
-def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
-    """The next reply on a connection."""
-    reply = HTTPResponse(connection, method=method)
-    reply.begin()
-    headers = {name.lower(): value for name, value in reply.getheaders()}
-    return Answer(reply.status, headers, reply.read())
 
 
 def _head(method: str, path: str, query: str, headers: Headers, size: int | None) -> bytes:

@@ -5,7 +5,8 @@ import threading
 
 import numpy as np
 from bodies import npy, npz
-from drivers import ANSWER_WITHIN_S, Gate, open_site
+from drivers import Gate, open_site
+from wire import ANSWER_WITHIN_S
 
 from service.payloads.codecs import JSON, NPY, NPZ
 

@@ -2,13 +2,13 @@
 
 import gc
 import queue
-import socket
 import threading
 
 import numpy as np
 import pytest
 from bodies import BODIES, ROWS, npy
-from drivers import ANSWER_WITHIN_S, Gate, open_site, read_answer
+from drivers import Gate, open_site
+from wire import ANSWER_WITHIN_S
 
 from service.drivers.asgi import SMALL_BODY_BYTES
 from service.drivers.direct import DirectRequest
@@ -58,14 +58,10 @@ def raw(body=BODY, *lines, version="1.1", method="POST", target="/predict?model=
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def connect(site):
-    return socket.create_connection(site.direct.address, ANSWER_WITHIN_S)
-
-
 def ask(site, data, replies=1):
-    with connect(site) as connection:
-        connection.sendall(data)
-        return [read_answer(connection) for _ in range(replies)]
+    with site.direct.connect() as wire:
+        wire.send(data)
+        return [wire.answer() for _ in range(replies)]
 
 
 def test_a_small_request_takes_the_direct_way_and_has_the_bytes_of_the_others(site, direct):
@@ -111,11 +107,10 @@ def test_chunks_are_left_to_the_server(site, direct):
 
 def test_a_body_that_comes_byte_by_byte(site, direct):
     whole = raw()
-    with connect(site) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with site.direct.connect() as wire:
         for place in range(len(whole)):
-            connection.sendall(whole[place : place + 1])
-        assert read_answer(connection).status == 200
+            wire.send(whole[place : place + 1])
+        assert wire.answer().status == 200
     assert direct[0].body == BODY
 
 
@@ -126,10 +121,10 @@ def test_the_largest_small_body(site, direct):
 
 
 def test_a_connection_answers_one_request_after_the_other(site, direct):
-    with connect(site) as connection:
+    with site.direct.connect() as wire:
         for number in range(20):
-            connection.sendall(raw(BODY, f"X-Request-Id: id-{number}"))
-            assert read_answer(connection).headers["x-request-id"] == f"id-{number}"
+            wire.send(raw(BODY, f"X-Request-Id: id-{number}"))
+            assert wire.answer().headers["x-request-id"] == f"id-{number}"
     assert len(direct) == 20
 
 
@@ -137,20 +132,19 @@ def test_requests_sent_without_waiting_are_answered_in_order(site):
     ids = [f"X-Request-Id: id-{number}" for number in range(20)]
     sent = [raw(BODY, name) if number % 3 else raw(b"", name, method="GET", target="/models/iris")
             for number, name in enumerate(ids)]  # fmt: skip
-    with connect(site) as connection:
-        connection.sendall(b"".join(sent))
-        lines = connection.makefile("rb")
-        got = [next(line for line in lines if b"x-request-id" in line) for _ in ids]
-    assert [line.decode().strip() for line in got] == [name.lower() for name in ids]
+    with site.direct.connect() as wire:
+        wire.send(b"".join(sent))
+        got = [wire.answer().headers["x-request-id"] for _ in ids]
+    assert [f"X-Request-Id: {name}" for name in got] == ids
 
 
 @pytest.mark.parametrize("data", [raw(BODY, "Connection: close"), raw(version="1.0")], ids=["asked", "1.0"])
 def test_a_connection_that_is_to_end_ends_after_its_reply(site, direct, data):
-    with connect(site) as connection:
-        connection.sendall(data)
-        answer = read_answer(connection)
+    with site.direct.connect() as wire:
+        wire.send(data)
+        answer = wire.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
-        assert connection.recv(1) == b""
+        assert wire.ended()
     assert len(direct) == 1
 
 
@@ -158,36 +152,36 @@ def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its
     gate = Gate()
     with (
         open_site("iris", gate=gate, keep_alive_s=2) as site,
-        connect(site) as idle,
-        connect(site) as busy,
+        site.direct.connect() as idle,
+        site.direct.connect() as busy,
     ):
-        idle.sendall(raw(b"{"))
-        assert read_answer(idle).status == 400
-        busy.sendall(raw(b"{"))
-        assert read_answer(busy).status == 400
-        busy.sendall(raw())
+        idle.send(raw(b"{"))
+        assert idle.answer().status == 400
+        busy.send(raw(b"{"))
+        assert busy.answer().status == 400
+        busy.send(raw())
         assert gate.entered.wait(ANSWER_WITHIN_S)
-        assert idle.recv(1) == b""  # nothing more comes: the server closed it
+        assert idle.ended()  # nothing more comes: the server closed it
         gate.open()
-        assert read_answer(busy).status == 200
-        assert busy.recv(1) == b""
+        assert busy.answer().status == 200
+        assert busy.ended()
 
 
 def test_a_client_that_leaves_takes_its_request_along(direct):
     gate = Gate()
     with open_site("iris", gate=gate) as site:
-        first = connect(site)
-        first.sendall(raw())
+        first = site.direct.connect()
+        first.send(raw())
         assert gate.entered.wait(ANSWER_WITHIN_S)
-        second = connect(site)
-        second.sendall(raw())
+        second = site.direct.connect()
+        second.send(raw())
         first_of, second_of = (direct.queued.get(timeout=ANSWER_WITHIN_S) for _ in range(2))
         assert site.runtime.waiting_rows == 1
         second.close()
         assert direct.left.get(timeout=ANSWER_WITHIN_S) is second_of is not first_of
         assert site.runtime.waiting_rows == 0
         gate.open()
-        assert read_answer(first).status == 200
+        assert first.answer().status == 200
         first.close()
         site.runtime.stop()
         assert gate.runs == 1
@@ -221,11 +215,11 @@ def test_a_reply_that_is_long_to_print_is_printed_elsewhere(site, monkeypatch):
 
 
 def test_nothing_of_a_request_is_left_to_the_garbage_collector(site):
-    with connect(site) as connection:
+    with site.direct.connect() as wire:
 
         def exchange():
-            connection.sendall(raw())
-            assert read_answer(connection).status == 200
+            wire.send(raw())
+            assert wire.answer().status == 200
 
         exchange()
         gc.collect()

@@ -15,8 +15,8 @@ import binary_tensors
 import numpy as np
 import pytest
 from bodies import FORM, PICTURES, form, npy, npz, png, text
-from drivers import Answer
 from numpy_engine import graph_of
+from wire import Answer
 
 from service.payloads.codecs import JSON, NPY, NPZ
 

@@ -5,13 +5,13 @@ The engine takes its time for each batch, so that it has a backlog as a slow mod
 
 import base64
 import json
-import socket
 import time
 
 import numpy as np
 import pytest
 from bodies import ROWS, npy
-from drivers import ANSWER_WITHIN_S, open_site, read_answer
+from drivers import open_site
+from wire import ANSWER_WITHIN_S
 
 from service.payloads.codecs import NPY
 
@@ -104,12 +104,12 @@ def test_a_long_body_is_not_even_taken_in_and_its_connection_goes_on(busy, diale
     body += b" " * 100_000
     head = [f"POST {path}?{query} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     head += [f"{name}: {value}" for name, value in headers.items()]
-    with socket.create_connection(busy.direct.address, ANSWER_WITHIN_S) as connection:
-        connection.sendall("\r\n".join([*head, "X-Request-Id: mine", "", ""]).encode())
-        connection.sendall(body)
-        answer = read_answer(connection)
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert read_answer(connection).status == 200
+    with busy.direct.connect() as wire:
+        wire.send("\r\n".join([*head, "X-Request-Id: mine", "", ""]).encode())
+        wire.send(body)
+        answer = wire.answer()
+        wire.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert wire.answer().status == 200
     assert answer.status == 429
     assert 1 <= int(answer.headers["retry-after"]) <= 60
     assert answer.headers["x-request-id"] == "mine"

@@ -11,7 +11,8 @@ import threading
 import numpy as np
 import pytest
 from bodies import BODIES, ROWS, npy
-from drivers import ANSWER_WITHIN_S, Gate, open_site
+from drivers import Gate, open_site
+from wire import ANSWER_WITHIN_S
 
 from service.api.problems import PROBLEM
 from service.payloads.codecs import NPY
