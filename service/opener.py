@@ -70,6 +70,12 @@ class Opener:
         Raises:
             LoadError: it cannot be loaded.
         """
+        opened = self._open(entry, version)
+        if (reason := opened.facts["precision_reason"]) is not None:
+            _log.warning("model '%s' version %d: %s", entry.name, version.number, reason)
+        return opened
+
+    def _open(self, entry: ModelEntry, version: ModelVersion) -> OpenedModel:
         options = self._engine_options(entry)
         key_now = partial(self._cache.key, entry, version, options)
         key = key_now()
