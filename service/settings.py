@@ -26,6 +26,8 @@ CONFIG_FILE = "layertap.toml"
 # LAYERTAP_SERVICE_HOST, LAYERTAP_PORT_80_TCP_ADDR and the like, and LAYERTAP_PORT holds a URL.
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 
+_KERNELS = re.compile(r"(ONEDNN|DNNL|TF_ENABLE_ONEDNN)_")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -46,7 +48,7 @@ class Settings:
     precision: str = setting(
         "float32",
         "bfloat16 trades digits for speed, with OpenVINO on processors that have instructions for it; "
-        "/models says how often labels stay the same",
+        "/models says how often labels stay the same, or why float32 is given instead",
         choices=("float32", "bfloat16"),
     )
     max_batch_size: int = setting(32, "rows of the largest batch", low=1, high=65536)
@@ -144,6 +146,18 @@ def load_settings(
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
     _check_bind(settings.bind)
     return settings
+
+
+def kernel_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables by which oneDNN, and so OpenVINO and TensorFlow, are told which of their kernels to take.
+
+    They are none of ours: ONEDNN_MAX_CPU_ISA holds back a processor's instructions, for example.
+
+    Args:
+        environ: the environment; `None` takes the process's.
+    """
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _KERNELS.match(name)}
 
 
 def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
