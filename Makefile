@@ -18,14 +18,17 @@ serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=.
 
 # Compiled modules are kept, or each process that a test starts would compile them again. Tests run beside each other,
 # one process a core (more than four gain little), except those that compare times.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -q
+SKIPPED := $(VENV)/skipped-tests
+PYTEST := env -u PYTHONDONTWRITEBYTECODE SKIPPED_TESTS=$(SKIPPED) $(BIN)/python -m pytest -q
 BESIDE := -n auto --maxprocesses 4
 
 test: test-fast ## run the tests: fast ones, then end to end and parity with Keras, then what must run alone
 	$(PYTEST) $(BESIDE) --dist loadgroup -m "not slow and not alone" tests/e2e tests/fuzz tests/parity
 	$(PYTEST) -m "alone and not slow" tests
+	@if [ -s $(SKIPPED) ]; then echo "==> skipped, since this machine lacks something:"; cat $(SKIPPED); else echo "==> nothing was skipped"; fi
 
 test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow: units and contracts
+	@rm -f $(SKIPPED)
 	$(PYTEST) $(BESIDE) --dist worksteal -m "not slow and not alone" tests/unit tests/contract
 
 test-slow: $(VENV)/.dev ## run what is too long for CI: long fuzzing, soak, big models

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 import sys
@@ -31,7 +32,7 @@ from service.engines.converted import Converted  # noqa: E402
 from service.engines.openvino import OpenVINOOptions  # noqa: E402
 from service.engines.openvino_conversion import convert  # noqa: E402
 from service.engines.openvino_engine import OpenVINOEngine, agreement  # noqa: E402
-from service.engines.openvino_library import core, library  # noqa: E402
+from service.engines.openvino_library import capabilities, core, library  # noqa: E402
 from service.engines.tensorflow import TensorFlowEngine  # noqa: E402
 from service.loading.loader import load  # noqa: E402
 from service.repository import scan  # noqa: E402
@@ -67,13 +68,14 @@ def _compiled(model: keras.Model) -> tuple[Converted, dict[str, Function], dict[
     functions: dict[str, Function] = {"tensorflow": tensorflow.compile(outputs)}
     facts: dict[str, Any] = {}
     rows = seeded_rows(model, _MAX_BATCH)
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16") if "BF16" in capabilities() else ("float32",):
         engine = OpenVINOEngine(
             converted, tensorflow, rows, OpenVINOOptions(1, precision), max_batch_size=_MAX_BATCH
         )
         functions[precision] = engine.require(outputs)
         facts[precision] = {key: engine.functions[-1][key] for key in ("largest", "largest_part")}
-    facts["top1_agreement"] = agreement(functions["bfloat16"], functions["tensorflow"], rows)
+    if "bfloat16" in functions:
+        facts["top1_agreement"] = agreement(functions["bfloat16"], functions["tensorflow"], rows)
     return converted, functions, facts
 
 
@@ -88,9 +90,10 @@ def compare_engines(models: dict[str, keras.Model]) -> dict[str, Any]:
             batch = seeded_rows(model, rows)
             ms = {engine: _ms(lambda f=function, b=batch: f.run(b)) for engine, function in functions.items()}
             found[name][rows] = ms
+            half = ms.get("bfloat16", math.nan)  # where the processor has no instructions for it
             print(
-                f"{name:<12}{rows:>5}{ms['tensorflow']:>12.3f}{ms['float32']:>10.3f}{ms['bfloat16']:>10.3f}"
-                f"{ms['tensorflow'] / ms['float32']:>12.2f}{ms['tensorflow'] / ms['bfloat16']:>8.2f}"
+                f"{name:<12}{rows:>5}{ms['tensorflow']:>12.3f}{ms['float32']:>10.3f}{half:>10.3f}"
+                f"{ms['tensorflow'] / ms['float32']:>12.2f}{ms['tensorflow'] / half:>8.2f}"
             )
     return found
 

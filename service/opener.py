@@ -18,7 +18,6 @@ from service.cores import usable_cores
 from service.device import DeviceOptions, apply, foresee
 from service.engines import Engine
 from service.engines.choice import EngineOptions
-from service.engines.openvino_library import precisions
 from service.repository import ModelEntry, ModelVersion
 from service.serving.reopening import ModelCache
 from service.serving.served import OpenedModel
@@ -71,9 +70,13 @@ class Opener:
         Raises:
             LoadError: it cannot be loaded.
         """
+        opened = self._open(entry, version)
+        if (reason := opened.facts["precision_reason"]) is not None:
+            _log.warning("model '%s' version %d: %s", entry.name, version.number, reason)
+        return opened
+
+    def _open(self, entry: ModelEntry, version: ModelVersion) -> OpenedModel:
         options = self._engine_options(entry)
-        if options.withheld is not None:
-            _log.warning("model '%s' is served in %s: %s", entry.name, options.precision, options.withheld)
         key_now = partial(self._cache.key, entry, version, options)
         key = key_now()
         found = self._cache.find(key, options, partial(self._open_tensorflow, entry, version))
@@ -149,8 +152,6 @@ class Opener:
             max_batch_size=settings.max_batch_size,
             on_fallback=self._metrics.engine_fallbacks.labels(entry.name).inc,
         )
-        if (entry.config.precision or settings.precision) != "float32":  # asking OpenVINO takes a moment
-            options = dataclasses.replace(options, precisions=precisions())
         return options.of(entry.config)
 
     def _device_options(self) -> DeviceOptions:

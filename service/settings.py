@@ -32,6 +32,8 @@ _KUBERNETES = re.compile(
 _KUBERNETES_PORT = re.compile(r"(\w+_)?PORT")
 _KUBERNETES_URL = re.compile(r"(tcp|udp|sctp)://")
 
+_KERNELS = re.compile(r"(ONEDNN|DNNL|TF_ENABLE_ONEDNN)_")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -52,7 +54,7 @@ class Settings:
     precision: str = setting(
         "float32",
         "bfloat16 trades digits for speed, with OpenVINO on processors that have instructions for it; "
-        "/models says how often labels stay the same",
+        "/models says how often labels stay the same, or why float32 is given instead",
         choices=("float32", "bfloat16"),
     )
     max_batch_size: int = setting(32, "rows of the largest batch", low=1, high=65536)
@@ -179,6 +181,18 @@ def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         for name in variables
         if name not in _NAMES
     ]
+
+
+def kernel_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables by which oneDNN, and so OpenVINO and TensorFlow, are told which of their kernels to take.
+
+    They are none of ours: ONEDNN_MAX_CPU_ISA holds back a processor's instructions, for example.
+
+    Args:
+        environ: the environment; `None` takes the process's.
+    """
+    environ = os.environ if environ is None else environ
+    return {name: value for name, value in environ.items() if _KERNELS.match(name)}
 
 
 def child_environ(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:

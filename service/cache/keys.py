@@ -1,8 +1,8 @@
 """Owns what a model's cache entry depends on, and when none may be made.
 
 A key is a digest of everything that what is kept was worked out from: the contents of the model's files, its
-settings, the service's own code, the installed packages, and the processor. Whatever changes, the old entry is
-not found. Nothing is kept of a model whose result may depend on more than that: code of other places.
+settings, the service's own code, the installed packages, the processor, and what is held back of it. Whatever
+changes, the old entry is not found. Nothing is kept of a model whose result may depend on more than that: code of other places.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from service.footprints import version_files
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
+from service.settings import kernel_variables
 from service.syntax import parse_module
 
 _SERVICE = Path(__file__).parents[1]
@@ -117,6 +118,7 @@ def _environment() -> dict[str, Any]:
         "packages": _packages(),
         "python": sys.version,
         "processor": _processor(),
+        "kernels": kernel_variables(),
     }
 
 

@@ -1,13 +1,16 @@
-"""Owns the choice of the engine that serves a model, and why it is that one.
+"""Owns the choice of the engine that serves a model and of its precision, and why it is these.
 
 `auto` takes OpenVINO where it is installed, no GPU is in use, and it gives what Keras gives; else TensorFlow.
+bfloat16 is given where OpenVINO serves, the processor has instructions for it and the model works in it; else
+float32, with the reason. Without instructions OpenVINO either computes in float32 and says so only when asked, or
+imitates bfloat16, which is slower than float32.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +18,12 @@ from service.engines import Engine
 from service.engines.converted import Converted
 from service.engines.openvino import OpenVINOOptions
 from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine, agreement
-from service.engines.openvino_library import is_installed
+from service.engines.openvino_library import capabilities, is_installed
 from service.engines.parity import Parity
 from service.errors import LoadError
 from service.model_config import ModelConfig
 from service.tensors import Array
 
-PRECISIONS = frozenset(TOLERANCES)
 Convert = Callable[[tuple[str, ...]], Converted]
 _log = logging.getLogger("layertap.engines")
 
@@ -32,13 +34,13 @@ class EngineOptions:
 
     Args:
         engine: `auto`, `tensorflow` or `openvino`.
-        precision: `float32` or `bfloat16`; the latter on OpenVINO only.
+        precision: `float32` or `bfloat16`; the latter is a wish.
         gpu: whether TensorFlow uses a GPU.
         threads: cores that one batch may use.
         max_batch_size: rows of the largest batch.
         on_fallback: called for every function that OpenVINO was meant to compute and TensorFlow does.
-        precisions: those that OpenVINO computes on this processor.
-        withheld: why `precision` is not the one that was asked for; `None` where it is.
+        capabilities: tells what the processor has instructions for, in OpenVINO's words; called only where that
+            matters, since it imports OpenVINO.
     """
 
     engine: str = "auto"
@@ -47,28 +49,16 @@ class EngineOptions:
     threads: int = 1
     max_batch_size: int = 32
     on_fallback: Callable[[], None] = field(default=lambda: None)
-    precisions: frozenset[str] = PRECISIONS
-    withheld: str | None = None
+    capabilities: Callable[[], Collection[str]] = field(default=capabilities)
 
     def of(self, config: ModelConfig) -> EngineOptions:
-        """These options with what a model's own settings say otherwise, in a precision that this processor computes."""
-        precision, withheld = config.precision or self.precision, self.withheld
-        if precision not in self.precisions:
-            withheld = f"{precision} was asked for, and this processor has no instructions for it."
-            precision = "float32"
+        """These options with what a model's own settings say otherwise."""
         return dataclasses.replace(
             self,
             engine=config.engine or self.engine,
-            precision=precision,
-            withheld=withheld,
+            precision=config.precision or self.precision,
             max_batch_size=config.max_batch_size or self.max_batch_size,
         )
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """For `/models`: the precision, and why it is not the one that was asked for."""
-        reason = {} if self.withheld is None else {"precision_reason": self.withheld}
-        return {"precision": self.precision, **reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +68,8 @@ class Choice:
     Args:
         engine: the engine.
         parity: how near it is to Keras.
-        facts: for `/models`: `engine_reason`, `precision` (and `precision_reason` where another one was asked for),
-            and what there is to say of the functions.
+        facts: for `/models`: `engine_reason`, `precision`, `precision_reason` (what was asked for and why it is not
+            given; `None` where it is) and what there is to say of the functions.
     """
 
     engine: Engine
@@ -119,14 +109,9 @@ def choose(
         )
     if options.engine == "auto":
         _log.info("TensorFlow serves this model, because: %s", reason)
-    if options.precision != "float32":
-        withheld = f"{options.precision} was asked for, and is offered with OpenVINO only."
-        _log.warning("Served in float32: %s", withheld)
-        options = dataclasses.replace(options, precision="float32", withheld=withheld)
     parity = prove(tensorflow, None)
-    return Choice(
-        tensorflow, parity, {"engine_reason": reason, **options.facts, "weight_copies": {"keras": 1}}
-    )
+    facts = {"engine_reason": reason, **_precision_facts(options, "TensorFlow serves this model.")}
+    return Choice(tensorflow, parity, {**facts, "weight_copies": {"keras": 1}})
 
 
 def against(options: EngineOptions) -> str | None:
@@ -140,6 +125,13 @@ def against(options: EngineOptions) -> str | None:
     return None
 
 
+def against_precision(options: EngineOptions) -> str | None:
+    """What speaks against OpenVINO's computing in the wanted precision; `None` where nothing does."""
+    if options.precision == "float32" or "BF16" in options.capabilities():
+        return None
+    return "The processor has no instructions for it that OpenVINO could use."
+
+
 def _with_openvino(
     convert: Convert,
     tensorflow: Engine,
@@ -149,6 +141,28 @@ def _with_openvino(
 ) -> Choice:
     outputs = tuple(dict.fromkeys(output.path for output in tensorflow.spec.outputs))
     converted = _convert_widely(convert, tuple(layer.path for layer in tensorflow.spec.layers), outputs)
+    reason = against_precision(options)
+    if reason is None:
+        try:
+            return _proved(converted, tensorflow, rows, prove, options)
+        except LoadError as error:
+            if options.precision == "float32":
+                raise
+            reason = error.message
+    in_float32 = dataclasses.replace(options, precision="float32")
+    choice = _proved(converted, tensorflow, rows, prove, in_float32)
+    return dataclasses.replace(choice, facts={**choice.facts, **_precision_facts(options, reason)})
+
+
+def _proved(
+    converted: Converted,
+    tensorflow: Engine,
+    rows: Mapping[str, Array],
+    prove: Callable[[Engine, float | None], Parity],
+    options: EngineOptions,
+) -> Choice:
+    """OpenVINO, in exactly the precision of the options."""
+    outputs = tuple(dict.fromkeys(output.path for output in tensorflow.spec.outputs))
     engine = OpenVINOEngine(
         converted,
         tensorflow,
@@ -161,7 +175,8 @@ def _with_openvino(
     parity = prove(engine, TOLERANCES[options.precision])
     facts: dict[str, Any] = {
         "engine_reason": "No GPU is in use, and OpenVINO gives what Keras gives.",
-        **options.facts,
+        "precision": options.precision,
+        "precision_reason": None,
         "graph_weights_bytes": converted.weights_bytes,
         "weight_copies": {"keras": 1, "openvino_graph": 1},
         "functions": engine.functions,
@@ -169,6 +184,13 @@ def _with_openvino(
     if options.precision != "float32":
         facts["top1_agreement"] = agreement(function, tensorflow.compile(outputs), rows)
     return Choice(engine, parity, facts)
+
+
+def _precision_facts(options: EngineOptions, reason: str) -> dict[str, Any]:
+    """That float32 is given, and why, where something else was asked for."""
+    asked = options.precision
+    told = None if asked == "float32" else f"Asked for {asked}, gives float32, because: {reason}"
+    return {"precision": "float32", "precision_reason": told}
 
 
 def _convert_widely(convert: Convert, layers: tuple[str, ...], outputs: tuple[str, ...]) -> Converted:

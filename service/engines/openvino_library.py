@@ -1,4 +1,4 @@
-"""Owns the door to the OpenVINO library: whether it is installed, and its import without its telemetry.
+"""Owns the door to the OpenVINO library: whether it is installed, its import without its telemetry, its processor.
 
 `import openvino` starts a thread that reports the import, each conversion and a stable client id to Google
 Analytics unless the user has opted out; a service may not do that, and waiting for a network that is not there
@@ -16,6 +16,8 @@ import importlib.util
 import sys
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 
 def is_installed() -> bool:
@@ -45,24 +47,29 @@ def core() -> Any:
 
 
 @cache
-def precisions() -> frozenset[str]:
-    """In which precisions OpenVINO computes on this processor: `float32`, and `bfloat16` where there are instructions.
+def capabilities() -> frozenset[str]:
+    """What OpenVINO can use of this processor: `FP32`, `INT8`, `BF16`, ...
 
-    OpenVINO's own list of abilities may name what it then has no code for, so a product of matrices is compiled, which
-    takes a twentieth of a second. Where OpenVINO is not installed, the answer is `float32` alone.
+    `BF16` is tried out: where ONEDNN_MAX_CPU_ISA holds a processor back OpenVINO still names it, and then fails, or
+    gives numbers that nothing has computed.
+
+    Raises:
+        ImportError: as `library`.
     """
-    return frozenset({"float32", "bfloat16"}) if _computes_bfloat16() else frozenset({"float32"})
+    named = frozenset(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return named - {"BF16"} if "BF16" in named and not _multiplies_in_bfloat16() else named
 
 
-def _computes_bfloat16() -> bool:
-    if not is_installed():
-        return False
-    ov = library()
-    rows = ov.opset15.parameter([1, 16], ov.Type.f32)
-    weights = ov.opset15.constant([[1.0] * 16] * 16, ov.Type.f32)
-    graph = ov.Model([ov.opset15.matmul(rows, weights, False, False)], [rows])
+def _multiplies_in_bfloat16() -> bool:
+    opset = importlib.import_module("openvino.opset13")
+    rows = opset.parameter([2, 64], np.float32)
+    product = opset.matmul(rows, opset.constant(np.ones((64, 64), np.float32)), False, False)
+    graph = library().Model([opset.result(product)], [rows])
+    properties = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": 1}
     try:
-        compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+        compiled = core().compile_model(graph, "CPU", properties)
+        got = compiled(np.ones((2, 64), np.float32))[0]
     except RuntimeError:
         return False
-    return bool(compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.bf16)
+    in_force = compiled.get_property("INFERENCE_PRECISION_HINT")
+    return bool(in_force == library().Type.bf16 and np.all(got == 64))

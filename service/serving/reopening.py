@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from service.cache.keys import Key, against_keeping, model_key
 from service.cache.vault import Vault
 from service.engines import Engine
-from service.engines.choice import EngineOptions, against
+from service.engines.choice import EngineOptions, against, against_precision
 from service.engines.kept import KeptModel, keep, pack, unpack
 from service.engines.late import LateEngine
 from service.engines.openvino import OpenVINOOptions
@@ -25,7 +25,7 @@ from service.serving.served import OpenedModel
 
 _log = logging.getLogger("layertap.cache")
 
-_OF_THIS_PROCESS = ("functions", "weight_copies", "precision_reason")
+_OF_THIS_PROCESS = ("functions", "weight_copies")
 
 
 class ModelCache:
@@ -53,6 +53,7 @@ class ModelCache:
             return None
         settings = {
             "precision": options.precision,
+            "precision_reason": against_precision(options),
             "threads": options.threads,
             "max_batch_size": options.max_batch_size,
         }
@@ -88,7 +89,6 @@ class ModelCache:
             return None
         facts = {
             **kept.facts,
-            **options.facts,
             "opened_from": "cache",
             "functions": engine.functions,
             "weight_copies": copies,
@@ -131,7 +131,7 @@ def _engine(
         kept.converted,
         late,
         kept.rows,
-        OpenVINOOptions(options.threads, options.precision),
+        OpenVINOOptions(options.threads, kept.facts["precision"]),
         max_batch_size=options.max_batch_size,
         refer=refer_to_kept(kept.expectations, late),
         sizes=kept.sizes,

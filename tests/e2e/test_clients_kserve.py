@@ -32,7 +32,7 @@ def python():
             install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", KSERVE]
             done = subprocess.run(install, capture_output=True, text=True, timeout=600, check=False)
             if done.returncode:
-                pytest.skip(f"{KSERVE} cannot be had here: {done.stderr[-500:]}")
+                pytest.skip(f"needs pip install {KSERVE}, which failed: {done.stderr[-300:]}")
             complete.touch()
     return python
 

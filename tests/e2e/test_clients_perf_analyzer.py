@@ -19,7 +19,7 @@ def program():
     try:
         perf_analyzer.fetch()
     except perf_analyzer.Unavailable as error:
-        pytest.skip(f"perf_analyzer cannot be had here: {error}")
+        pytest.skip(f"needs perf_analyzer, which pip did not bring: {error}")
 
 
 @pytest.mark.slow

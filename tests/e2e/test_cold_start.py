@@ -1,6 +1,7 @@
 """What a second start takes from the first: the same answers without TensorFlow, and nothing that is damaged or old."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -199,3 +200,36 @@ def test_another_file_is_not_served_from_the_old_entry(iris):
     origin, after, _ = start(models, cache)
     assert origin == "file"
     assert np.abs(after - before).max() > 0.01
+
+
+def test_float32_instead_of_bfloat16_is_said_at_both_starts(tmp_path):
+    """On an x86 processor that is held back to AVX2; on another one what is right there."""
+    held_back = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    shutil.copytree(MODELS / "iris", tmp_path / "models" / "iris")
+    tell = "from service.engines.openvino_library import capabilities; print(*capabilities())"
+    told = subprocess.run(
+        [sys.executable, "-c", tell],
+        cwd=ROOT,
+        env=os.environ | held_back,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lacking = "BF16" not in told.stdout.split()
+    reasons = []
+    for origin in ("file", "cache"):
+        settings = {"cache_dir": tmp_path / "cache", "precision": "bfloat16"}
+        with serve(tmp_path / "models", environ=held_back, **settings) as service:
+            service.until_ready()
+            facts = service.get("/models/iris").json
+        warnings = [
+            record["message"]
+            for record in service.records
+            if record["level"] == "warning" and "bfloat16" in record["message"]
+        ]
+        assert (facts["engine"], facts["opened_from"]) == ("openvino", origin)
+        assert facts["precision"] == ("float32" if lacking else "bfloat16")
+        assert warnings == ([f"model 'iris' version 1: {facts['precision_reason']}"] if lacking else [])
+        reasons.append(facts["precision_reason"])
+    assert reasons[0] == reasons[1]
+    assert (reasons[0] or "").startswith("Asked for bfloat16, gives float32, because: ") == lacking

@@ -23,7 +23,7 @@ scrape_configs:
 """
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: apt-get install prometheus")
 def test_promtool_has_nothing_to_say_against_the_metrics(shipped):
     shipped.post_rows("/features?model=iris&layer=species&include=predictions", IRIS)
     text = shipped.get("/metrics").body
@@ -31,7 +31,7 @@ def test_promtool_has_nothing_to_say_against_the_metrics(shipped):
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus")
 def test_prometheus_scrapes_the_service(shipped, tmp_path):
     for _ in range(5):
         assert shipped.post_rows("/predict?model=iris", IRIS).status == 200

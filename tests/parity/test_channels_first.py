@@ -219,7 +219,7 @@ def test_the_same_holds_where_tensorflow_does_without_onednn():
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *files, *chosen],
         cwd=ROOT,
-        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"},
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0", "SKIPPED_TESTS": ""},
         capture_output=True,
         text=True,
         check=False,

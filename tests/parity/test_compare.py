@@ -7,7 +7,7 @@ import pytest
 from service.tools import compare as module
 from service.tools.compare import compare
 
-pytest.importorskip("tf_keras")
+pytest.importorskip("tf_keras", reason="needs tf_keras: pip install --no-deps -r requirements-optional.txt")
 CORPUS = Path(__file__).parents[1] / "corpus"
 
 

@@ -17,7 +17,7 @@ from service.engines.converted import unpack
 from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
 from service.engines.openvino_conversion import convert
 from service.engines.openvino_engine import TOLERANCES, OpenVINOEngine
-from service.engines.openvino_library import precisions
+from service.engines.openvino_library import capabilities
 from service.engines.parity import relative_difference
 from service.engines.tensorflow import TensorFlowEngine, TensorFlowFunction
 from service.errors import InputRejected, LoadError
@@ -31,8 +31,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = TOLERANCES["float32"]
 VOCABULARY = 10
 MAX_BATCH = 8
-FLOAT32 = frozenset({"float32"})
-BOTH = frozenset({"float32", "bfloat16"})
 
 
 @pytest.fixture(autouse=True)
@@ -387,52 +385,84 @@ def test_the_engine_is_chosen_and_the_reason_told(tmp_path, options, engine, rea
     result = opened(saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense"), **options)
     assert result.engine.name == engine
     assert reason in result.facts["engine_reason"]
-    assert result.facts["precision"] == "float32"
+    assert (result.facts["precision"], result.facts["precision_reason"]) == ("float32", None)
     json.dumps(result.facts)
 
 
-@pytest.mark.parametrize("computed", [FLOAT32, BOTH], ids=["without bfloat16", "with bfloat16"])
-def test_a_models_own_settings_count_more(tmp_path, computed):
+def test_a_models_own_settings_count_more(tmp_path):
     folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
     (folder / "model.toml").write_text('engine = "tensorflow"\n')
     assert opened(folder).engine.name == "tensorflow"
-    (folder / "model.toml").write_text('precision = "float32"\n')
-    facts = opened(folder, precision="bfloat16", precisions=computed).facts
+    (folder / "model.toml").write_text('precision = "bfloat16"\n')
+    facts = opened(folder).facts
+    assert facts["precision"] == ("bfloat16" if HAS_BFLOAT16 else "float32")
+    assert opened(folder, capabilities=lambda: WITHOUT_BFLOAT16).facts["precision"] == "float32"
+
+
+# -- bfloat16 ---------------------------------------------------------------------------------------------
+
+HAS_BFLOAT16 = "BF16" in capabilities()
+WITHOUT_BFLOAT16 = {"FP32", "INT8"}
+WITH_BFLOAT16 = {"FP32", "INT8", "BF16"}
+ASKED = "Asked for bfloat16, gives float32, because: "
+
+
+def in_force(function):
+    return str(function._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT"))
+
+
+def assert_float32(result, reason):
+    """It is OpenVINO's, is proved as float32 is, and says what was asked for and why it is not given."""
+    assert result.engine.name == "openvino"
+    facts = result.facts
     assert facts["precision"] == "float32"
-    assert "precision_reason" not in facts
+    assert facts["precision_reason"].startswith(ASKED)
+    assert reason in facts["precision_reason"]
+    assert facts["parity"]["largest"] <= facts["parity"]["tolerance"] == TOLERANCES["float32"]
+    assert "top1_agreement" not in facts
+    path = result.engine.spec.outputs[0].path
+    assert in_force(result.engine.compile((path,))) == "<Type: 'float32'>"
+    json.dumps(facts)
 
 
-def test_tensorflow_gives_float32_whatever_is_asked_for(tmp_path):
+def test_bfloat16_says_how_far_it_is_from_keras():
+    result = opened(ROOT / "models" / "digits", precision="bfloat16")
+    assert result.facts["parity"]["rows"] == 32
+    if not HAS_BFLOAT16:
+        assert_float32(result, "The processor has no instructions for it")
+        return
+    facts = result.facts
+    assert (facts["precision"], facts["precision_reason"]) == ("bfloat16", None)
+    assert facts["parity"]["tolerance"] == TOLERANCES["bfloat16"]
+    assert 0.9 <= facts["top1_agreement"] <= 1
+    path = result.engine.spec.outputs[0].path
+    assert in_force(result.engine.compile((path,))) == "<Type: 'bfloat16'>"
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_a_processor_without_bfloat16_serves_float32_and_says_so(engine):
+    folder = ROOT / "models" / "digits"
+    result = opened(folder, engine=engine, precision="bfloat16", capabilities=lambda: WITHOUT_BFLOAT16)
+    assert_float32(result, "The processor has no instructions for it")
+
+
+def test_a_model_that_bfloat16_changes_is_served_in_float32_and_says_so(tmp_path):
+    """It adds 64 and takes it away; the first leaves bfloat16 halves. A processor that only claims to have the
+    instructions computes in float32 from the first, and does not hide it either."""
+    up, down = (
+        layers.Dense(4, kernel_initializer="identity", bias_initializer=keras.initializers.Constant(bias))
+        for bias in (64.0, -64.0)
+    )
+    folder = saved(sequential(ROW, up, down), tmp_path / "up_and_down")
+    result = opened(folder, precision="bfloat16", capabilities=lambda: WITH_BFLOAT16)
+    assert_float32(result, "Received: ")
+
+
+def test_bfloat16_is_not_given_where_tensorflow_serves(tmp_path):
     folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
     facts = opened(folder, engine="tensorflow", precision="bfloat16").facts
-    assert facts["precision"] == "float32"
-    assert facts["precision_reason"] == "bfloat16 was asked for, and is offered with OpenVINO only."
-
-
-@pytest.mark.parametrize("own", [True, False], ids=["of the model", "of the service"])
-def test_a_processor_without_bfloat16_gives_float32_and_says_why(tmp_path, own):
-    folder = saved(sequential(ROW, layers.Dense(3)), tmp_path / "dense")
-    if own:
-        (folder / "model.toml").write_text('precision = "bfloat16"\n')
-    result = opened(folder, precisions=FLOAT32, **({} if own else {"precision": "bfloat16"}))
-    assert result.engine.name == "openvino"
-    assert result.facts["precision"] == "float32"
-    assert result.facts["parity"]["tolerance"] == TOLERANCE
-    reason = "bfloat16 was asked for, and this processor has no instructions for it."
-    assert result.facts["precision_reason"] == reason
-    assert "top1_agreement" not in result.facts
-
-
-@pytest.mark.skipif(
-    precisions() == FLOAT32,
-    reason="this processor computes no bfloat16; run it on one that does (AVX-512 or AMX)",
-)
-def test_bfloat16_says_how_far_it_is_from_keras():
-    facts = opened(ROOT / "models" / "digits", precision="bfloat16").facts
-    assert (facts["precision"], facts["parity"]["tolerance"]) == ("bfloat16", TOLERANCES["bfloat16"])
-    assert "precision_reason" not in facts
-    assert facts["parity"]["rows"] == 32
-    assert 0.9 <= facts["top1_agreement"] <= 1
+    assert (facts["precision"], facts["engine_reason"]) == ("float32", "The setting engine says so.")
+    assert facts["precision_reason"] == ASKED + "TensorFlow serves this model."
 
 
 def test_float32_is_in_force_whatever_the_processor_prefers():
@@ -440,10 +470,7 @@ def test_float32_is_in_force_whatever_the_processor_prefers():
     spec = describe(model)
     converted = convert(model, spec, (spec.outputs[0].path,))
     function = open_function(converted, OpenVINOOptions(threads=1), lambda: None)
-    assert (
-        str(function._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT"))
-        == "<Type: 'float32'>"
-    )
+    assert in_force(function) == "<Type: 'float32'>"
 
 
 # -- running ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from keras import layers
 
 from service.cache.vault import Vault
 from service.engines.choice import EngineOptions
+from service.engines.openvino_library import capabilities
 from service.errors import InputRejected, LoadError, ModelLoading
 from service.repository import scan
 from service.serving.opening import open_model, open_tensorflow
@@ -27,19 +28,19 @@ CALLS = {"buckets_to": None, "on_trace": lambda: None, "on_padding": lambda _: N
 class Kept:
     """A model opened from its file and kept, to be found again."""
 
-    def __init__(self, models, name, vault):
+    def __init__(self, models, name, vault, options=OPTIONS):
+        self.options = options
         [self.entry] = [entry for entry in scan(models) if entry.name == name]
         self.cache = ModelCache(Vault(vault, 2**30))
         self.late_loads = 0
         [version] = self.entry.versions
-        self.key = partial(self.cache.key, self.entry, version, OPTIONS)
+        self.key = partial(self.cache.key, self.entry, version, options)
         before = self.key()
-        self.opened = open_model(self.entry, version, tolerance=1e-4, engine_options=OPTIONS, **CALLS)
+        self.opened = open_model(self.entry, version, tolerance=1e-4, engine_options=options, **CALLS)
         self.cache.keep(before, self.opened, self.key)
 
-    def find(self, options=OPTIONS):
-        [version] = self.entry.versions
-        return self.cache.find(self.cache.key(self.entry, version, options), options, self._open_late)
+    def find(self):
+        return self.cache.find(self.key(), self.options, self._open_late)
 
     def _open_late(self, sha256):
         self.late_loads += 1
@@ -48,14 +49,14 @@ class Kept:
 
 @pytest.fixture
 def kept(tmp_path):
-    def make(model_or_name):
+    def make(model_or_name, options=OPTIONS):
         models = tmp_path / "models"
         if isinstance(model_or_name, str):
             shutil.copytree(SHIPPED / model_or_name, models / model_or_name)
-            return Kept(models, model_or_name, tmp_path / "vault")
+            return Kept(models, model_or_name, tmp_path / "vault", options)
         (models / "model").mkdir(parents=True)
         model_or_name.save(models / "model" / "model.h5")
-        return Kept(models, "model", tmp_path / "vault")
+        return Kept(models, "model", tmp_path / "vault", options)
 
     return make
 
@@ -65,13 +66,6 @@ def words():
     ids = layers.Input((3,), dtype="int32", name="ids")
     code = layers.Embedding(10, 4, name="code")(ids)
     return keras.Model(ids, layers.Dense(2, activation="softmax", name="end")(layers.Flatten()(code)))
-
-
-def test_why_another_precision_is_given_is_told_from_the_cache_too(kept):
-    made = kept("iris")
-    without = replace(OPTIONS, precision="bfloat16", precisions=frozenset({"float32"})).of(made.entry.config)
-    assert made.find(without).facts["precision_reason"] == without.withheld is not None
-    assert "precision_reason" not in made.find().facts
 
 
 @pytest.mark.parametrize("model", ["digits", "iris", "pairs", "words"])
@@ -89,6 +83,31 @@ def test_a_kept_model_is_the_same_model(kept, model):
         expected = made.opened.engine.compile((layer.path,)).run(rows)[layer.path]
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     assert made.late_loads == 0
+
+
+PROCESSORS = {"this one": capabilities(), "one without bfloat16": {"FP32"}}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_second_start_gives_the_same_precision_and_says_the_same(kept, processor):
+    found = PROCESSORS[processor]
+    made = kept("iris", replace(OPTIONS, precision="bfloat16", capabilities=lambda: found))
+    again = made.find()
+    for opened in (made.opened, again):
+        has = "BF16" in found
+        assert opened.facts["precision"] == ("bfloat16" if has else "float32")
+        assert (opened.facts["precision_reason"] is None) == has
+    assert again.facts["precision_reason"] == made.opened.facts["precision_reason"]
+    [path] = [item.path for item in again.engine.spec.outputs]
+    got, wanted = (each.engine.compile((path,)).run(again.engine.rows)[path] for each in (again, made.opened))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_kept_on_another_processor_is_not_found(kept):
+    made = kept("iris", replace(OPTIONS, precision="bfloat16", capabilities=lambda: {"FP32"}))
+    made.options = replace(made.options, capabilities=lambda: {"FP32", "BF16"})
+    [version] = made.entry.versions
+    assert made.cache.key(made.entry, version, made.options).name != made.key().name
 
 
 def test_inputs_that_tensorflow_rejects_are_rejected(kept):

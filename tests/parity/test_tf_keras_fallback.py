@@ -23,7 +23,9 @@ from service.repository import scan
 from service.serving.opening import open_model
 from service.surgery.cut import cut, describe, seeded_rows
 
-tf_keras = pytest.importorskip("tf_keras")
+tf_keras = pytest.importorskip(
+    "tf_keras", reason="needs tf_keras: pip install --no-deps -r requirements-optional.txt"
+)
 
 pytestmark = pytest.mark.usefixtures("looked_through_here")
 

@@ -87,15 +87,27 @@ def test_the_services_settings_matter(models, settings):
     assert key_of(models, settings).name != key_of(models).name
 
 
+@pytest.fixture
+def anew():
+    """Has the environment looked at again: by the test when it calls it, and by whoever comes after the test."""
+    yield keys._environment.cache_clear
+    keys._environment.cache_clear()
+
+
 @pytest.mark.parametrize("what", ["_processor", "_packages"])
-def test_another_processor_or_package_is_another_key(models, monkeypatch, what):
+def test_another_processor_or_package_is_another_key(models, monkeypatch, anew, what):
     before = key_of(models)
     monkeypatch.setattr(keys, what, lambda: ["something else"])
-    keys._environment.cache_clear()
-    try:
-        assert key_of(models).name != before.name
-    finally:
-        keys._environment.cache_clear()
+    anew()
+    assert key_of(models).name != before.name
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"])
+def test_a_processor_that_is_held_back_is_another_key(models, monkeypatch, anew, name):
+    before = key_of(models)
+    monkeypatch.setenv(name, "0")
+    anew()
+    assert key_of(models).name != before.name
 
 
 def test_packages_and_the_service_itself_are_in_the_key():

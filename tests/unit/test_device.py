@@ -275,7 +275,7 @@ def test_importing_the_module_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux do device files tell")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, where device files tell of GPUs")
 @pytest.mark.parametrize(
     ("file", "found"), [("null", False), ("nvidia0", True), ("nvidiactl", True), ("kfd", True), ("dxg", True)]
 )
