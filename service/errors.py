@@ -160,6 +160,10 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
     title = "Model not found"
 
+    def __init__(self, message: str, *, name: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.name = name
+
 
 class VersionNotFound(NotFound):
     """The model exists, but this version of it is not served."""

@@ -105,7 +105,7 @@ class Settings:
     max_reply_bytes: int = setting(64 * 2**20, "largest reply body", low=1)
     poll_interval_s: float = setting(
         0.0,
-        "look at the models folder this often, and load what is new or changed, unload what is gone; 0: never",
+        "look at the models folder this often, and load what is new or changed, unload what is gone, unless all is gone at once; 0: never",
         low=0,
     )
     admin: bool = setting(False, "let clients load and unload models and list the models folder over HTTP")

@@ -20,8 +20,10 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from service.reply_counts import ReplyCounts
 from service.stage_times import StageTimes
@@ -48,6 +50,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, that nobody reads
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -136,9 +139,9 @@ class Telemetry:
             child = self._layers[model, path] = self.metrics.layers.labels(model, path)
         child.inc()
 
-    def render(self) -> bytes:
-        """The exposition text, format 0.0.4."""
-        return generate_latest(self.metrics.registry)
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """The exposition text, format 0.0.4 or that of OpenMetrics 1.0."""
+        return (generate_openmetrics if openmetrics else generate_latest)(self.metrics.registry)
 
 
 def server_timings(timings: Timings) -> dict[str, float]:

@@ -6,12 +6,23 @@ from functools import lru_cache
 
 import numpy as np
 
+from service.api.compression import unpack
 from service.api.http import HttpRequest
 from service.api.intake import Budget, Intake, kind, located
 from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs
 from service.api.multipart import Part, read_parts
 from service.errors import InvalidInput, InvalidRequest, UnsupportedMedia
-from service.payloads.codecs import JSON, NPY, NPY_MAGIC, NPZ, ZIP_MAGIC, decode_json, decode_npy, decode_npz
+from service.payloads.codecs import (
+    BOM,
+    JSON,
+    NPY,
+    NPY_MAGIC,
+    NPZ,
+    ZIP_MAGIC,
+    decode_json,
+    decode_npy,
+    decode_npz,
+)
 from service.payloads.fitting import check_names, fit, fit_named
 from service.payloads.json_lifting import lift
 from service.payloads.nested_lists import array_from_lists
@@ -37,13 +48,13 @@ class InputReader:
         """The inputs of a request: name -> (rows, *row shape) in the input's dtype.
 
         Raises:
-            UnsupportedMedia: the content type is none that this model takes.
+            UnsupportedMedia: the content type is none that this model takes, or the body is packed in an unknown way.
             InvalidJson, InvalidInput, UndecodableImage, BodyTooLarge: the body is not what it says, or does not
                 fit the model.
         """
         headers, body = request.headers, request.body
         if b"content-encoding" in headers:
-            _check_encoding(request.header(b"content-encoding"))
+            body = unpack(body, request.header(b"content-encoding"), self.intake.max_input_bytes)
         if not body:
             raise InvalidRequest(f"Expected a body: {self._taken()}. Received: an empty one.")
         arrays = self._read(body, headers.get(b"content-type", b""))
@@ -121,7 +132,7 @@ class InputReader:
         """(rows, *row shape): a picture is one row; arrays and JSON lists may hold many."""
         if part.data.startswith(NPY_MAGIC):
             return fit(decode_npy(part.data, what), spec, what, single=True)
-        if part.filename is None and part.data.lstrip()[:1] == b"[":
+        if part.filename is None and _begins_with(part.data, b"["):
             lists = array_from_lists(decode_json(part.data), spec, what, plain=False)
             return fit(lists, spec, what, single=True)
         return self.intake.picture(part.data, spec.name)[np.newaxis]
@@ -133,11 +144,6 @@ class InputReader:
         if len(self.intake.images) == len(self.intake.inputs) == 1:
             kinds.insert(0, "image/*")
         return f"one of {', '.join(kinds)} for model '{self.intake.model}'"
-
-
-def _check_encoding(encoding: str) -> None:
-    if encoding.lower() not in ("", "identity"):
-        raise UnsupportedMedia(f"Expected a body without Content-Encoding. Received: {encoding[:80]!r}.")
 
 
 @lru_cache(maxsize=256)
@@ -153,4 +159,8 @@ def _sniff(body: bytes) -> str:
         return NPZ
     if body.startswith(IMAGE_MAGIC):
         return "image/*"
-    return JSON if body.lstrip()[:1] in (b"{", b"[") else ""
+    return JSON if _begins_with(body, b"{", b"[") else ""
+
+
+def _begins_with(body: bytes, *marks: bytes) -> bool:
+    return body.removeprefix(BOM).lstrip()[:1] in marks

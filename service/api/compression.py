@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from functools import lru_cache
 
+from service.api.http import Reply, quality
 from service.errors import BodyTooLarge, InvalidRequest, UnsupportedMedia
 
 CODINGS = ("gzip", "deflate")
@@ -66,7 +67,7 @@ def choose(accept_encoding: str) -> str:
     for part in accept_encoding.lower().split(","):
         coding, _, parameters = part.partition(";")
         if coding.strip() in weights:
-            weights[coding.strip()] = _weight(parameters)
+            weights[coding.strip()] = quality(parameters)
     best = max(weights, key=weights.__getitem__)
     return best if weights[best] > 0 else ""
 
@@ -80,15 +81,20 @@ def pack(body: bytes, coding: str) -> bytes | None:
     return packed if len(packed) < len(body) else None
 
 
-def _weight(parameters: str) -> float:
-    name, _, value = parameters.partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        weight = float(value)
-    except ValueError:
-        return 0.0
-    return weight if weight > 0 else 0.0
+def packed(reply: Reply, accept_encoding: str) -> Reply:
+    """The reply, its body packed where the client takes that and it is worth it.
+
+    Args:
+        reply: not packed; it is changed.
+        accept_encoding: the header.
+    """
+    coding = choose(accept_encoding) if accept_encoding else ""
+    body = pack(reply.body, coding) if coding else None
+    if body is not None:
+        reply.body = body
+        reply.headers["content-encoding"] = coding
+        reply.headers.setdefault("vary", "accept-encoding")
+    return reply
 
 
 def _broken(coding: str, received: str) -> InvalidRequest:

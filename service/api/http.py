@@ -32,6 +32,28 @@ def join_headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return joined
 
 
+def quality(parameters: str) -> float:
+    """The weight that a client gives one of its choices, `q` of the parameters behind it; 0 where it is none.
+
+    Source: RFC 9110, section 12.4.2.
+    """
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                weight = float(value)
+            except ValueError:
+                return 0.0
+            return weight if weight > 0 else 0.0
+    return 1.0
+
+
+def options_reply(method: str | None) -> Reply:
+    """The reply to OPTIONS on a path that takes this method besides, or none."""
+    methods = {None: "OPTIONS", "GET": "GET, HEAD, OPTIONS"}.get(method, f"OPTIONS, {method}")
+    return Reply(200, b"", "text/plain", {"allow": methods})
+
+
 @dataclass(slots=True)
 class HttpRequest:
     """One request, read whole.

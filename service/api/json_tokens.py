@@ -26,7 +26,7 @@ def loads_with_tokens(body: bytes) -> Any:
     Raises:
         ValueError, RecursionError: it is none.
     """
-    value = json.loads(body.decode(), parse_int=_whole, parse_float=_finite)
+    value = json.loads(body.decode("utf-8-sig"), parse_int=_whole, parse_float=_finite)
     json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     return value
 

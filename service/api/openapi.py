@@ -19,6 +19,7 @@ from service.api.operations import response
 from service.api.options import FEATURES_ONLY, SHARED
 from service.api.problems import PROBLEM
 from service.api.schemas import binary, component_schemas, error_classes, ref
+from service.api.scraping import OPENMETRICS, PLAIN
 from service.api.tfserving import description as v1
 from service.errors import LayertapError
 from service.payloads.codecs import JSON, NPY, NPZ
@@ -36,16 +37,17 @@ _OF_DIALECTS = (
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 
 
-def openapi_document(runtime: Runtime) -> dict[str, Any]:
-    """The document, with the models of `runtime` as examples; complete before any is loaded."""
-    return describe_api(runtime.models())
+def openapi_document(runtime: Runtime, server: str = "/") -> dict[str, Any]:
+    """The document, with the models of `runtime` as examples; complete before any is loaded. `server` as below."""
+    return describe_api(runtime.models(), server)
 
 
-def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
+def describe_api(models: Sequence[ModelStatus], server: str = "/") -> dict[str, Any]:
     """The document.
 
     Args:
         models: what is served; names and input shapes appear as examples.
+        server: the path that the routes are below, as clients see it.
     """
     return {
         "openapi": "3.1.0",
@@ -58,7 +60,7 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
             'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
             "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": server}],
         "paths": _paths(models),
         "components": {"schemas": _schemas(), "headers": _headers()},
     }
@@ -125,7 +127,7 @@ def _service_paths() -> dict[str, Any]:
             )
         },
         "/readyz": {"get": _health("readyz", "Whether requests can be answered yet", "Readiness")},
-        "/metrics": {"get": _get("metrics", "Prometheus metrics", _text("text/plain"))},
+        "/metrics": {"get": _get("metrics", "Prometheus metrics", _text(PLAIN) | _text(OPENMETRICS))},
         "/openapi.json": {
             "get": _get(
                 "openapi", "The routes as an OpenAPI 3.1 document", {JSON: {"schema": {"type": "object"}}}
@@ -190,7 +192,7 @@ def _health(name: str, summary: str, schema: str) -> dict[str, Any]:
 def _root() -> dict[str, Any]:
     health = _health("root", "Leads browsers to `/docs`, and tells others what `/healthz` tells", "Health")
     led = response("To /docs, where text/html is accepted.", _text("text/html"))
-    led["headers"]["Location"] = {"schema": {"type": "string", "const": "/docs"}}
+    led["headers"]["Location"] = {"schema": {"type": "string", "const": "docs"}}
     health["responses"]["302"] = led
     return health
 

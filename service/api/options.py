@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from service.api.http import encode_query
+from service.api.http import encode_query, quality
 from service.errors import InvalidParameter, NotAcceptable
 from service.fields import nearest
 from service.payloads.codecs import JSON, NPY, NPZ
@@ -136,7 +136,7 @@ def _parse_accept(accept: str) -> tuple[str, ...]:
     ranges: dict[str, tuple[float, int]] = {}
     for place, part in enumerate(accept.split(",")):
         media, _, parameters = part.partition(";")
-        ranges.setdefault(media.strip().lower(), (-_weight(parameters), place))
+        ranges.setdefault(media.strip().lower(), (-quality(parameters), place))
     ranked = []
     for media in _FORMATS:
         weight, place = next(
@@ -148,17 +148,6 @@ def _parse_accept(accept: str) -> tuple[str, ...]:
         raise NotAcceptable(f"Expected Accept to allow {JSON}, {NPY} or {NPZ}. Received: {accept[:200]!r}.")
     ranked.sort(key=lambda rank: rank[:2])  # stable: our own order decides between the rest
     return tuple(media for _, _, media in ranked)
-
-
-def _weight(parameters: str) -> float:
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 def parse_version(query: bytes) -> int | None:

@@ -1,9 +1,10 @@
 """Owns a folder of entries that are whole or not there: one file each, private, checked when read, bounded together.
 
 An entry is named by its key and holds named parts, which are bytes; what they mean is nobody's business here. It
-is written beside its place and renamed, so a reader sees all of it or none. It carries the SHA-256 of everything
-behind it; one that does not match is removed and said so. The checksum finds damage. Against forgery stands the
-folder: it must belong to this user, and nobody else may write into it.
+is written beside its place and renamed, so a reader sees all of it or none. Its head says how long each part is and
+carries the SHA-256 of the parts; before that stands the head's own. What does not match is removed and said so, and
+nothing is read that the head does not tell of. The checksums find damage. Against forgery stand folder and file: both
+must belong to this user, and nobody else may write to them (`service.cache.belongings`).
 
 All work is done relative to the opened folder, so that it cannot be exchanged between the check and the use.
 """
@@ -16,17 +17,20 @@ import json
 import logging
 import os
 import secrets
-import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
-_MAGIC = b"layertap-entry-1\n"
+from service.cache.belongings import check_file, check_folder
+
+_MAGIC = b"layertap-entry-2\n"
 _DIGEST_BYTES = 32
 _LENGTH = struct.Struct("<Q")
+_START = len(_MAGIC) + _DIGEST_BYTES + _LENGTH.size
+_MAX_HEAD = 2**24  # bytes; a name and a number for each part
 _SUFFIX = ".entry"
 _UNFINISHED = ".part"
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _log = logging.getLogger("layertap.cache")
 
 
@@ -50,18 +54,15 @@ class Vault:
         """
         try:
             with self._open_folder() as folder:
-                content = _read(folder, key + _SUFFIX)
-                if content is None:
-                    return None
+                parts = _read(folder, key + _SUFFIX, self._max_bytes)
                 with contextlib.suppress(OSError):  # the folder may be one that can only be read
                     os.utime(key + _SUFFIX, dir_fd=folder)
+                return parts
         except FileNotFoundError:  # nothing was ever written
             return None
         except OSError as error:
             _log.info("nothing is read from the cache: %s", error)
             return None
-        try:
-            return _unpack(content)
         except ValueError as error:
             self.discard(key, str(error))
             return None
@@ -115,12 +116,7 @@ class Vault:
     def _open_folder(self) -> Iterator[int]:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            found = os.fstat(folder)
-            if found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
-                raise PermissionError(
-                    f"Expected {self._folder} to be this user's own, and nobody else to write there. "
-                    f"Received: user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}."
-                )
+            check_folder(folder, self._folder)
             yield folder
         finally:
             os.close(folder)
@@ -143,13 +139,25 @@ class Vault:
                     os.unlink(name, dir_fd=folder)
 
 
-def _read(folder: int, name: str) -> bytes | None:
+def _read(folder: int, name: str, max_bytes: int) -> dict[str, memoryview]:
+    """The parts of an entry.
+
+    Raises:
+        OSError: there is none, or it is a link.
+        ValueError: it is not what was written, or may not be.
+    """
+    flags = (
+        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    )  # a pipe would hold up whoever opens it
+    file = os.open(name, flags, dir_fd=folder)
     try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    with open(file, "rb") as stream:  # noqa: PTH123 a descriptor has no path
-        return stream.read()
+        size = check_file(file)
+        if size > max_bytes:
+            raise ValueError(f"its {size} bytes are more than max_cache_bytes")
+        with open(file, "rb", closefd=False) as stream:
+            return _unpack(stream, size)
+    finally:
+        os.close(file)
 
 
 def _write(folder: int, name: str, pieces: Sequence[bytes | memoryview]) -> None:
@@ -177,30 +185,61 @@ def _writer_lives(name: str) -> bool:
 
 
 def _pack(parts: Mapping[str, bytes | memoryview]) -> list[bytes | memoryview]:
-    """Magic, digest of the rest, length of the index, the index, the parts."""
-    index = json.dumps([[name, len(part)] for name, part in parts.items()]).encode()
-    behind = [_LENGTH.pack(len(index)), index, *parts.values()]
+    """Magic, digest of the rest of the head, length of the index, the index; then the parts."""
     digest = hashlib.sha256()
-    for piece in behind:
-        digest.update(piece)
-    return [_MAGIC, digest.digest(), *behind]
+    for part in parts.values():
+        digest.update(part)
+    told = {"parts": [[name, len(part)] for name, part in parts.items()], "sha256": digest.hexdigest()}
+    index = json.dumps(told).encode()
+    head = _LENGTH.pack(len(index)) + index
+    return [_MAGIC, hashlib.sha256(head).digest(), head, *parts.values()]
 
 
-def _unpack(content: bytes) -> dict[str, memoryview]:
+def _unpack(stream: IO[bytes], size: int) -> dict[str, memoryview]:
     """What was packed.
+
+    Args:
+        stream: at its beginning.
+        size: of the whole, in bytes.
 
     Raises:
         ValueError: it is not what was written.
     """
-    head = len(_MAGIC) + _DIGEST_BYTES
-    view = memoryview(content)
-    behind = view[head:]
-    if not content.startswith(_MAGIC) or hashlib.sha256(behind).digest() != view[len(_MAGIC) : head]:
+    start = _exactly(stream, _START)
+    (length,) = _LENGTH.unpack(start[-_LENGTH.size :])
+    if not start.startswith(_MAGIC) or length > _MAX_HEAD:
+        raise ValueError("it does not begin as an entry")
+    index = _exactly(stream, length)
+    if hashlib.sha256(start[-_LENGTH.size :] + index).digest() != start[len(_MAGIC) : -_LENGTH.size]:
+        raise ValueError("the checksum of its head does not match")
+    sizes, digest = _read_index(index)
+    left = size - _START - length
+    if sum(sizes.values()) != left:
+        raise ValueError("it is longer or shorter than its head says")
+    content = memoryview(_exactly(stream, left))
+    if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError("its checksum does not match")
-    (length,) = _LENGTH.unpack(behind[: _LENGTH.size])
-    start = _LENGTH.size + length
-    parts = {}
-    for name, size in json.loads(bytes(behind[_LENGTH.size : start])):
-        parts[name] = behind[start : start + size]
-        start += size
+    parts, place = {}, 0
+    for name, part in sizes.items():
+        parts[name] = content[place : place + part]
+        place += part
     return parts
+
+
+def _read_index(index: bytes) -> tuple[dict[str, int], str]:
+    """The parts' sizes in bytes, in their order, and the SHA-256 of them all; ValueError where it tells no such thing."""
+    try:
+        told = json.loads(index)
+        sizes, digest = dict(told["parts"]), told["sha256"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("its head tells something else") from error
+    if any(type(size) is not int or size < 0 for size in sizes.values()):
+        raise ValueError("its head tells of sizes that are none")
+    return sizes, digest
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    content = stream.read(size)
+    if len(content) < size:
+        raise ValueError("it is cut off")
+    return content

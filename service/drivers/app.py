@@ -6,6 +6,7 @@ those routes before they get here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from werkzeug.routing import PathConverter
 from werkzeug.wrappers import Response as BaseResponse
 
 from service import errors
-from service.api import catalog
+from service.api import catalog, scraping
 from service.api.endpoint import Dialect, Endpoint
 from service.api.http import HttpRequest, Reply
 from service.api.native import NativeEndpoint
@@ -36,7 +37,7 @@ from service.telemetry import UNKNOWN, Telemetry
 _PAGES = Path(__file__).parent / "pages"
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _HTML = "text/html; charset=utf-8"
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~%-]+)+")  # that a proxy took off the path
 
 
 def create_app(
@@ -156,7 +157,7 @@ def _add_catalog(app: Flask, runtime: Runtime, device: Mapping[str, Any]) -> Non
         "/models": lambda: to_response(catalog.models(runtime, device)),
         "/models/<name>": lambda name: to_response(catalog.model(runtime, name)),
         "/models/<name>/layers": layers,
-        "/openapi.json": lambda: to_response(Reply(200, encode_json(openapi_document(runtime)))),
+        "/openapi.json": partial(_openapi, runtime),
     }
     for path, view in routes.items():
         app.add_url_rule(path, path, view)
@@ -166,16 +167,25 @@ def _add_pages(app: Flask, runtime: Runtime, telemetry: Telemetry) -> None:
     page = (_PAGES / "docs.html").read_text(encoding="utf-8")
     docs, policy = page.encode(), {POLICY: page_policy(page)}
     app.add_url_rule("/docs", "docs", lambda: to_response(Reply(200, docs, _HTML, policy)))
-    app.add_url_rule(
-        "/metrics", "metrics", lambda: to_response(Reply(200, telemetry.render(), _METRICS_TYPE))
-    )
+    app.add_url_rule("/metrics", "metrics", partial(_metrics, telemetry))
     app.add_url_rule("/", "root", lambda: _root(runtime))
+
+
+def _metrics(telemetry: Telemetry) -> Response:
+    asked = request.headers
+    return to_response(scraping.metrics(telemetry, asked.get("Accept", ""), asked.get("Accept-Encoding", "")))
+
+
+def _openapi(runtime: Runtime) -> Response:
+    given = request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+    document = openapi_document(runtime, given if _PREFIX.fullmatch(given) else "/")
+    return to_response(Reply(200, encode_json(document), headers={"vary": "x-forwarded-prefix"}))
 
 
 def _root(runtime: Runtime) -> BaseResponse:
     """The page for browsers; for others whether the service lives, as KServe's V1 clients ask here."""
     if "text/html" in request.headers.get("Accept", ""):
-        return redirect("/docs")
+        return redirect("docs")  # beside this path, whatever prefix a proxy takes off it
     return to_response(catalog.healthz(runtime))
 
 
@@ -204,9 +214,9 @@ def _add_errors(app: Flask, telemetry: Telemetry, dialects: Sequence[Dialect]) -
         return response
 
     def finish(response: Response) -> Response:
-        for name, value in GUARDS.items():
-            response.headers.setdefault(name, value)
-        if "X-Request-Id" not in response.headers:  # an inference view has recorded itself
+        if "X-Request-Id" not in response.headers:  # a view of a dialect has seen to all this itself
+            for name, value in GUARDS.items():
+                response.headers.setdefault(name, value)
             request_id = telemetry.request_id(_given_id())
             response.headers["X-Request-Id"] = request_id
             route = request.url_rule.rule if request.url_rule else UNKNOWN

@@ -151,7 +151,7 @@ def answer(
     """
     named = telemetry.request_id(request_id)
     try:
-        reply = dialect.answer(read(), runtime)
+        reply = guarded(dialect.answer(read(), runtime))
     except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
         reply = _problem(dialect, error, telemetry, named)
     reply.headers["x-request-id"] = named

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from service.payloads.codecs import load_json
 from service.payloads.json_rows import NamedRows, read_rows, start_of_rows
 from service.payloads.json_tensors import Numbers, read_numbers
 
@@ -63,7 +64,7 @@ def lift(
     if not lifted:
         return None
     try:
-        document = orjson.loads(rest)
+        document = load_json(rest)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(document, dict) or not _put(document, lifted, (*lists, *((name,) for name in rows))):

@@ -3,12 +3,16 @@
 A model is touched once its files look the same twice in a row, so that none is read while it is being copied. One
 that was unloaded on request stays so until its files change. Files that do not load are not tried again until they
 change.
+
+When all models are gone at once, the folder is: a volume that is not mounted looks like an empty folder, or like the one
+below it. So they stay in service until they are there again; whoever means it unloads them.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 
 from service.errors import LayertapError, ModelNotFound, NotReady, RepositoryError
 from service.footprints import Footprint, entry_footprint
@@ -33,6 +37,7 @@ class Reloader:
         self._interval_s = interval_s
         self._served = self._look_at_folder()  # as far as what was seen has been acted upon
         self._seen = self._served
+        self._lost: frozenset[str] = frozenset()  # with all others at once
         self._stopped = threading.Event()
 
     def start(self) -> threading.Thread:
@@ -49,10 +54,24 @@ class Reloader:
         """Looks once, and acts on what is different from what is served and the same as at the last look."""
         seen, before = self._look_at_folder(), self._seen
         self._seen = seen
-        for name in sorted({*seen, *self._served}):
+        self._notice_loss(seen)
+        for name in sorted({*seen, *self._served} - self._lost):
             now = seen.get(name)
             if now != self._served.get(name) and now == before.get(name):
                 self._act(name, now)
+
+    def _notice_loss(self, seen: Mapping[str, Footprint]) -> None:
+        """Takes note of models that are gone all at once, and of those that are back."""
+        before, all_gone = self._lost, self._served.keys().isdisjoint(seen)
+        self._lost = frozenset(self._served) if all_gone else before - seen.keys()
+        if back := before & seen.keys():
+            _log.info("models are in the folder again: %s", ", ".join(sorted(back)))
+        if self._lost - before:
+            _log.error(
+                "what is served goes on: Expected a models folder with at least one of the models in service. "
+                "Received: one without %s.",
+                ", ".join(sorted(self._lost)),
+            )
 
     def _act(self, name: str, now: Footprint | None) -> None:
         self._served = {other: mark for other, mark in self._served.items() if other != name}

@@ -126,7 +126,9 @@ def unknown_model(name: str, names: Iterable[str]) -> ModelNotFound:
     """The error for a model that there is none of."""
     known = list(names)
     return ModelNotFound(
-        f"Expected one of the models {known}. Received: {name[:80]!r}.{nearest(name, known)}", models=known
+        f"Expected one of the models {known}. Received: {name[:80]!r}.{nearest(name, known)}",
+        name=name,
+        models=known,
     )
 
 

@@ -131,10 +131,9 @@ def of_inference(route):
         return
     yield Mistake("a full queue", route, 429, site="full")
     yield Mistake("a defect of the model", route, 500, site="defective")
-    if dialect(path) != "native":
-        unknown = 415 if dialect(path) == "/v2" else 400
-        yield Mistake("an unknown coding", route, unknown, headers={"Content-Encoding": "br"})
-        yield Mistake("no gzip", route, 400, headers={"Content-Encoding": "gzip"})
+    unknown = 400 if dialect(path) == "/v1" else 415
+    yield Mistake("an unknown coding", route, unknown, headers={"Content-Encoding": "br"})
+    yield Mistake("no gzip", route, 400, headers={"Content-Encoding": "gzip"})
 
 
 def of_one_route():

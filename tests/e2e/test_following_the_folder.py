@@ -61,6 +61,14 @@ def test_versions_come_and_go_under_load_and_no_request_is_lost(tmp_path):
             assert versions[0] == 1
             assert versions[-1] == 3
         assert service.metric("layertap_requests_total", route="predict", code="503") == 0
+        shutil.rmtree(tmp_path / "iris")  # as a volume that is no longer mounted
+        service.until_logged("what is served goes on")
+        assert service.post_rows("/predict?model=iris", IRIS).status == 200
+        place(good, tmp_path / "other" / "1" / "model.h5")
+        service.until(lambda: service.post_rows("/predict?model=other", IRIS).status == 200, "another model")
+        assert service.post_rows("/predict?model=iris", IRIS).status == 200
+        odd_models.copy_shipped("iris", tmp_path)
+        service.until_logged("in the folder again")
         shutil.rmtree(tmp_path / "iris")
         service.until(lambda: service.post_rows("/predict?model=iris", IRIS).status == 404, "its end")
         odd_models.copy_shipped("iris", tmp_path)

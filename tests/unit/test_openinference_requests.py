@@ -54,6 +54,14 @@ def test_null_is_as_good_as_nothing():
     got = head(id=None, parameters=None, outputs=None)
     assert (got.id, got.outputs) == (None, ())
     assert head(outputs=[{"name": "p", "parameters": None}]).outputs == (OutputWish("p", False),)
+    unset = dict.fromkeys(
+        ["binary_data", "binary_data_output", "classification", "timeout", "priority", "mine"]
+    )
+    assert head(parameters=unset) == head()
+    assert head(outputs=[{"name": "p", "parameters": unset}]).outputs == (OutputWish("p", False),)
+    assert (
+        head(inputs=[{**X, "parameters": {"binary_data_size": None, "shared_memory_region": None}}]) == head()
+    )
 
 
 def test_no_time_asked_for_is_no_limit():
@@ -105,7 +113,6 @@ def test_no_time_asked_for_is_no_limit():
         ),
         ({"parameters": []}, InvalidParameter, "'parameters' of the request"),
         ({"parameters": {"mine": {}}}, InvalidParameter, "a string, a number or a boolean"),
-        ({"parameters": {"mine": None}}, InvalidParameter, "'mine'"),
         ({"parameters": {"timeout": -1}}, InvalidParameter, "'timeout'"),
         ({"parameters": {"timeout": "1"}}, InvalidParameter, "'timeout'"),
         ({"parameters": {"priority": 1.5}}, InvalidParameter, "'priority'"),

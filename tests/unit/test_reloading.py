@@ -1,6 +1,7 @@
 """Hot reload, driven by hand: what has settled is loaded, what is gone is unloaded, what failed waits for a change."""
 
 import logging
+import shutil
 from functools import partial
 
 import pytest
@@ -81,6 +82,71 @@ def test_a_model_whose_file_is_gone_is_gone_too(site):
     assert site.ask("extra") == 2.0  # it may just be being replaced
     site.reloader.look()
     assert [status.name for status in site.runtime.models()] == ["iris"]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    made = make_site(tmp_path, {"iris.h5": "1", "m/1/model.h5": "2"})
+    made.reloader = Reloader(made.runtime, partial(scan, tmp_path), 1.0)
+    yield made
+    made.runtime.stop()
+
+
+def empty(folder):
+    for path in list(folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_all_models_gone_at_once_are_not_unloaded(pair, caplog):
+    empty(pair.folder)
+    with caplog.at_level(logging.INFO, "layertap.models"):
+        look_twice(pair)
+        look_twice(pair)
+        assert (pair.ask("iris"), pair.ask("m")) == (1.0, 2.0)
+        assert caplog.text.count("what is served goes on") == 1
+        assert "iris, m" in caplog.text
+        put(pair.folder, "iris.h5", "1")
+        put(pair.folder, "m/1/model.h5", "20")
+        look_twice(pair)
+        assert "in the folder again: iris, m" in caplog.text
+    assert (pair.ask("iris"), pair.ask("m")) == (1.0, 20.0)
+    (pair.folder / "iris.h5").unlink()  # and one that goes alone goes
+    look_twice(pair)
+    assert [status.name for status in pair.runtime.models()] == ["m"]
+
+
+def test_the_folder_below_a_volume_takes_no_place_of_what_was_in_it(pair):
+    empty(pair.folder)
+    put(pair.folder, "below.h5", "3")
+    look_twice(pair)
+    look_twice(pair)
+    assert (pair.ask("iris"), pair.ask("m"), pair.ask("below")) == (1.0, 2.0, 3.0)
+    (pair.folder / "below.h5").unlink()
+    put(pair.folder, "iris.h5", "1")
+    look_twice(pair)
+    assert (pair.ask("iris"), pair.ask("m")) == (1.0, 2.0)
+    assert sorted(status.name for status in pair.runtime.models()) == ["iris", "m"]
+
+
+def test_the_only_model_stays_though_its_file_is_gone_until_it_is_unloaded(site):
+    (site.folder / "iris.h5").unlink()
+    look_twice(site)
+    assert site.ask() == 1.0
+    site.runtime.unload_model("iris")
+    look_twice(site)
+    with pytest.raises(ModelUnloaded):
+        site.runtime.resolve("iris")
+    put(site.folder, "iris.h5", "4")
+    look_twice(site)
+    assert site.ask() == 4.0
+
+
+def test_models_that_go_one_after_the_other_between_two_looks_stay(pair):
+    shutil.rmtree(pair.folder / "m")
+    pair.reloader.look()
+    (pair.folder / "iris.h5").unlink()
+    look_twice(pair)
+    assert (pair.ask("iris"), pair.ask("m")) == (1.0, 2.0)
 
 
 def test_what_an_operator_unloaded_stays_so_until_its_files_change(site):

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.api.http import HttpRequest, Reply
 from service.api.intake import kind
+from service.api.openinference.requests import read_parameters
 from service.api.trust import check_administrator
 from service.errors import AdminOff, InvalidInput, InvalidParameter
 from service.payloads.codecs import decode_json, encode_json
@@ -40,11 +41,11 @@ class Administration:
             InvalidJson, InvalidInput: the body is no such object.
         """
         self._check(request)
-        ready_only = _object(request.body).get("ready", False)
-        if not isinstance(ready_only, bool):
+        ready_only = _object(request.body).get("ready")
+        if not isinstance(ready_only, bool | None):
             raise InvalidInput(f"Expected 'ready' to be true or false. Received: {kind(ready_only)}.")
         lines: list[dict[str, str]] = []
-        for line in runtime.index(ready_only=ready_only):
+        for line in runtime.index(ready_only=bool(ready_only)):
             version = {} if line.version is None else {"version": str(line.version)}
             lines.append({"name": line.name, **version, "state": line.state, "reason": line.reason})
         return Reply(200, encode_json(lines))
@@ -59,7 +60,7 @@ class Administration:
             InvalidJson, InvalidInput, InvalidParameter: the body asks for another model than the folder holds.
         """
         self._check(request)
-        for parameter in _parameters(request.body):
+        for parameter in read_parameters(_object(request.body), "the request"):
             if parameter == "config" or parameter.startswith("file:"):
                 raise InvalidParameter(
                     f"Expected a model that lies in the models folder, with its own model.toml. "
@@ -79,7 +80,7 @@ class Administration:
             InvalidJson, InvalidInput, InvalidParameter: the body is no such object.
         """
         self._check(request)
-        dependents = _parameters(request.body).get("unload_dependents", False)
+        dependents = read_parameters(_object(request.body), "the request").get("unload_dependents", False)
         if not isinstance(dependents, bool):
             raise InvalidParameter(
                 f"Expected 'unload_dependents' to be true or false. Received: {kind(dependents)}."
@@ -101,10 +102,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"Expected the request to be a JSON object. Received: {kind(value)}.")
     return value
-
-
-def _parameters(body: bytes) -> dict[str, Any]:
-    parameters = _object(body).get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise InvalidParameter(f"Expected 'parameters' to be an object. Received: {kind(parameters)}.")
-    return parameters

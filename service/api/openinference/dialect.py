@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from service.api.endpoint import Limits
-from service.api.http import HttpRequest, Reply
+from service.api.http import HttpRequest, Reply, options_reply
 from service.api.openinference import accounts, configuration, metadata
 from service.api.openinference.administration import INDEX, Administration
 from service.api.openinference.faults import fault
@@ -73,15 +73,15 @@ class OpenInference:
             raise NotSupported(
                 f"Expected one of the extensions that GET /v2 lists. Received: {request.method} {request.path[:200]}."
             )
-        if model_route(request.path) == "infer":
-            raise _wrong_method("POST", request)
-        found = self._route(request.path)
+        found = ("POST", None) if model_route(request.path) == "infer" else self._route(request.path)
         if found is None:
             raise NotFound(
                 f"Expected a path of the Open Inference Protocol V2. Received: {request.path[:200]!r}."
             )
         method, answer = found
-        if request.method != method:
+        if request.method == "OPTIONS":
+            return options_reply(method)
+        if request.method != method or answer is None:
             raise _wrong_method(method, request)
         return answer(request, runtime)
 

@@ -128,12 +128,7 @@ class InferEndpoint:
         """
         reply = render_outputs(call.plan, result, call.id)
         check_reply(len(reply.body), call.request.rows, self._limits, _MEND)
-        coding = compression.choose(call.accept_encoding) if call.accept_encoding else ""
-        packed = compression.pack(reply.body, coding) if coding else None
-        if packed is not None:
-            reply.body = packed
-            reply.headers["content-encoding"] = coding
-        return reply
+        return compression.packed(reply, call.accept_encoding) if call.accept_encoding else reply
 
     def problem(self, error: LayertapError) -> Reply:
         """The reply for an error."""

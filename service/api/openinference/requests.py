@@ -210,8 +210,12 @@ def _text(given: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The parameters; those that nobody knows are passed over, as the protocol has it."""
+def read_parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The parameters of an object. One that is `null` is left out: clients that know all their names send those so.
+
+    Raises:
+        InvalidParameter: they are no object.
+    """
     parameters = given.get("parameters")
     if parameters is None:
         return {}
@@ -219,6 +223,14 @@ def _parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise InvalidParameter(
             f"Expected 'parameters' of {where} to be an object. Received: {kind(parameters)}."
         )
+    if None in parameters.values():
+        return {name: value for name, value in parameters.items() if value is not None}
+    return parameters
+
+
+def _parameters(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The parameters; those that nobody knows are passed over, as the protocol has it."""
+    parameters = read_parameters(given, where)
     for name, value in parameters.items():
         if not isinstance(value, str | int | float):
             raise InvalidParameter(

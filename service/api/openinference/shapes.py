@@ -92,7 +92,7 @@ def _parameters(known: dict[str, Schema]) -> Schema:
     return {
         "type": "object",
         "properties": known,
-        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
     }
 
 
@@ -120,7 +120,9 @@ def _administration() -> dict[str, Schema]:
     line = record({"name": _TEXT, "state": states, "reason": _TEXT}, {"version": _TEXT})
     unload = {"unload_dependents": {**_FLAG, "description": "Changes nothing here."}}
     return {
-        "V2IndexRequest": record({}, {"ready": {**_FLAG, "description": "Only those that answer."}}),
+        "V2IndexRequest": record(
+            {}, {"ready": {"type": ["boolean", "null"], "description": "Only those that answer."}}
+        ),
         "V2Index": list_of(line),
         "V2ChangeRequest": record({}, {"parameters": _parameters(unload)}),
         "V2Changed": record({"name": _TEXT}, {"load": {"const": True}, "unload": {"const": True}}),

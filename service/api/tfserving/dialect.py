@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from service.api import views
 from service.api.compression import unpack
 from service.api.endpoint import Foresight, Limits
-from service.api.http import HttpRequest, Reply
+from service.api.http import HttpRequest, Reply, options_reply
 from service.api.tfserving import documents, printing
 from service.api.tfserving.requests import read_document, read_examples, read_predict
 from service.api.tfserving.routes import CLASSIFY, EXPLAIN, PREDICT, REGRESS, about, inference, malformed
@@ -167,8 +167,10 @@ class TensorFlowServing:
             if asked is not None:
                 wants_metadata, target = asked
                 return (documents.metadata if wants_metadata else documents.status)(target, runtime)
-        found = inference(request.path) if request.method == "POST" else None
-        if found is not None and found[0] == EXPLAIN:
+        found = inference(request.path)
+        if request.method == "OPTIONS":
+            return _options(request.path, runs=found is not None)
+        if request.method == "POST" and found is not None and found[0] == EXPLAIN:
             found[1].served(runtime)
             raise NotSupported("Expected :predict, :classify or :regress. Received: :explain.")
         raise malformed(request.method, request.path)
@@ -176,6 +178,14 @@ class TensorFlowServing:
     def problem(self, error: LayertapError) -> Reply:
         """The reply for an error."""
         return problem(error)
+
+
+def _options(path: str, *, runs: bool) -> Reply:
+    if runs or about(path) is not None:
+        return options_reply("POST" if runs else "GET")
+    if path.lower() in ("/v1", "/v1/"):
+        return options_reply(None)
+    raise malformed("OPTIONS", path)
 
 
 def problem(error: LayertapError) -> Reply:

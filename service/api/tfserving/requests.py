@@ -16,6 +16,7 @@ import orjson
 from service.api.json_inputs import NAMED_ROWS, NUMBERS, JsonInputs, is_b64, is_plain
 from service.api.json_tokens import loads_with_tokens, may_have_tokens
 from service.errors import InvalidInput, InvalidJson
+from service.payloads.codecs import load_json
 from service.payloads.fitting import check_names
 from service.payloads.json_lifting import lift
 from service.payloads.json_rows import NamedRows
@@ -89,7 +90,7 @@ def read_document(body: bytes) -> Document:
     if lifted is not None:
         return Document(lifted, body)
     try:
-        value = orjson.loads(body)
+        value = load_json(body)
     except orjson.JSONDecodeError as error:
         if not may_have_tokens(body):
             raise InvalidJson(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
