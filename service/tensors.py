@@ -8,7 +8,8 @@ the second use of a shared layer, `lstm:0:2` for the third tensor of a layer's f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,6 +118,18 @@ class ModelSpec:
     layers: tuple[LayerSpec, ...]
     aliases: dict[str, str] = field(default_factory=dict)
     bottleneck: str | None = None
+
+    def computing(self, dtypes: Mapping[str, str]) -> ModelSpec:
+        """The same model with the dtypes that its tensors have when they are computed.
+
+        Args:
+            dtypes: path -> dtype; others stay as they are.
+        """
+        return replace(
+            self,
+            outputs=tuple(replace(item, dtype=dtypes.get(item.path, item.dtype)) for item in self.outputs),
+            layers=tuple(replace(item, dtype=dtypes.get(item.path, item.dtype)) for item in self.layers),
+        )
 
 
 @dataclass(slots=True)

@@ -349,9 +349,10 @@ def open_site(
     gate: Gate | None = None,
     dialects: Sequence[Dialect] | None = None,
     hosts: Hosts | None = None,
+    runtime: Runtime | None = None,
     **options: Any,
 ) -> Iterator[Site]:
-    """A site over models of `numpy_engine`.
+    """A site over models of `numpy_engine`, or any others.
 
     Args:
         models: their names; none means all.
@@ -362,11 +363,12 @@ def open_site(
         dialects: instead of those that are served.
         hosts: what requests may be sent to.
         gate: holds the engine; it is opened at the end, so that a failing test does not hang.
+        runtime: serves other models; it is stopped in the end.
         options: further arguments of `build_runtime`.
     """
     if gate is not None:
         options["before_run"] = gate
-    runtime = build_runtime(*models, **options)
+    runtime = runtime or build_runtime(*models, **options)
     telemetry = Telemetry()
     endpoints = [NativeEndpoint("predict", limits), NativeEndpoint("features", limits)]
     if dialects is None:

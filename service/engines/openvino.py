@@ -6,8 +6,8 @@ large model that costs nothing, since its time is proportional to the rows; of a
 
 What OpenVINO is known to answer otherwise than TensorFlow never reaches it, or is noticed afterwards. Batches with
 NaN, infinity or numbers beyond 2**30 go to the reserve: its relu, exp, clip and max make numbers of NaN, and it
-computes 64-bit integers in 32 bits. So do batches with outputs that are not finite. Indices that a table does not
-have are rejected.
+computes 64-bit integers in 32 bits. So do batches with outputs that are not finite, and whole numbers beyond 2**23: it
+compares and turns round 32 bits as float32. Indices that a table does not have are rejected before that.
 
 The module knows no TensorFlow.
 """
@@ -32,7 +32,11 @@ from service.tensors import Array, TensorSpec
 LIMIT = 2**30
 """Larger numbers are left to TensorFlow; the sum of two that are not fits 32 bits."""
 
+WHOLE_LIMIT = 2**23
+"""Larger whole numbers are left to TensorFlow; the sum of two that are not is exact in float32."""
+
 _ALWAYS_SMALL = frozenset(["bool", "int8", "int16", "int32", "uint8", "uint16"])
+_WIDE = frozenset(["int32", "uint32", "int64", "uint64"])
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _SHORT_S = 0.002  # below it, calls themselves cost what more rows in each of them would save
 _GAIN = 0.97  # of the seconds a row, that twice the rows must at least save to be worth their memory
@@ -80,6 +84,7 @@ class OpenVINOFunction:
         named = ((spec.name, f"input_{number}") for number, spec in enumerate(converted.inputs))
         self._inputs = [(name, inputs[port]) for name, port in named if port in inputs]
         self._limited = [spec.name for spec in converted.inputs if spec.dtype not in _ALWAYS_SMALL]
+        self._wide = [spec.name for spec in converted.inputs if spec.dtype in _WIDE]
         self._paths = converted.paths
         self._tensors = list(converted.tensors)
         self._checks = converted.checks
@@ -97,14 +102,17 @@ class OpenVINOFunction:
 
     def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """One forward pass; see `service.engines.Function`."""
-        if not all(_is_small(batch[name]) for name in self._limited):
+        if not all(_is_small(batch[name], LIMIT) for name in self._limited):
+            return self._reserve().run(batch)
+        exact = all(_is_small(batch[name], WHOLE_LIMIT) for name in self._wide)
+        if not exact and not self._checks:
             return self._reserve().run(batch)
         rows = len(next(iter(batch.values())))
         results = self._compute(batch, rows, self._parts.cut(rows))
         for check, indices in zip(self._checks, results[len(self._tensors) :], strict=True):
             _refuse_foreign(indices, check.size)
         outputs = dict(zip(self._tensors, results, strict=False))
-        if not all(_is_finite(array) for array in outputs.values()):
+        if not exact or not all(_is_finite(array) for array in outputs.values()):
             return self._reserve().run(batch)
         return self._with_echoes(outputs, batch) if self._echoes else outputs
 
@@ -240,9 +248,9 @@ def _known(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size for size in spec.row_shape if size is not None)
 
 
-def _is_small(array: Array) -> bool:
-    """Whether every number is one, and none is beyond LIMIT; comparisons with NaN are false."""
-    return float(array.min()) > -LIMIT and float(array.max()) < LIMIT
+def _is_small(array: Array, limit: int) -> bool:
+    """Whether every number is one, and none is as large as the limit; comparisons with NaN are false."""
+    return float(array.min()) > -limit and float(array.max()) < limit
 
 
 def _is_finite(array: Array) -> bool:

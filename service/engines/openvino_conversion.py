@@ -2,9 +2,10 @@
 
 TensorFlow rejects some values (an index that a table does not have, a division of integers by zero) and OpenVINO
 takes them. So a model is converted only if every operation in it is known to take any value, or is a look-up whose
-indices can be checked. Left out on purpose, too: arithmetic of 64-bit and small integers and float64 (OpenVINO computes
-in 32 bits), branches (a comparison on a few rows sees one of them), random numbers, text, and free axes besides the
-batch's (every new size would be prepared on the request path).
+indices can be checked. Left out on purpose, too: arithmetic of integers that come from the model's inputs (OpenVINO
+computes it in 32 bits, much of it in float32, where TensorFlow wraps around), of float64, branches (a comparison on a
+few rows sees one of them), random numbers, text, and free axes besides the batch's (every new size would be prepared on
+the request path).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 import tensorflow as tf
 
 from service.engines.converted import Converted, IndexCheck
-from service.engines.openvino import LIMIT, first_line
+from service.engines.openvino import first_line
+from service.engines.openvino_integers import counts_from_the_end, inexact
 from service.engines.openvino_library import library
 from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS, MOVES
 from service.errors import LoadError
 from service.surgery.cut import cut
 from service.tensors import ModelSpec, TensorSpec
 
-_FLOATS = frozenset(["Div", "FloorDiv", "FloorMod", "Pow", "Xdivy"])  # of integers they reject zeros
 _FLOATS = frozenset([tf.float32, tf.float16, tf.bfloat16])
 _NUMBERS = _FLOATS | {tf.int32, tf.bool}
+_COMPUTED = ("T", "Ta", "Tb", "Tout")  # attributes that say of which types the numbers of an operation are
 _PASSES_ON = frozenset(["Identity", "StopGradient"])
-_PICKS = _PASSES_ON | {"Cast", "StridedSlice"}
 
 
 def convert(
@@ -139,9 +140,12 @@ def _lookup(operation: Any) -> tuple[Any, int] | None:
 def _refuse_operations(graph: Any) -> None:
     definition = graph.as_graph_def()
     inner = [node for function in definition.library.function for node in function.node_def]
-    counted = {operation.name for operation in graph.get_operations() if _counts_from_the_end(operation)}
+    operations = graph.get_operations()
+    counted = {operation.name for operation in operations if counts_from_the_end(operation)}
+    refused = inexact(operations)
     outer = [node for node in definition.node if node.name not in counted]
-    unknown = {_describe(node) for node in (*outer, *inner) if not _is_total(node)}
+    unknown = {_describe(node) for node in outer if node.name in refused or not _is_total(node)}
+    unknown |= {_describe(node) for node in inner if _makes_integers(node) or not _is_total(node)}
     unknown |= {f"{node.op} inside a loop" for node in inner if node.op == "GatherV2"}
     if unknown:
         raise LoadError(
@@ -150,27 +154,27 @@ def _refuse_operations(graph: Any) -> None:
         )
 
 
-def _counts_from_the_end(operation: Any) -> bool:
-    """Whether a constant below LIMIT is added, as Keras adds a table's size to negative 64-bit indices."""
-    if operation.type != "AddV2" or operation.inputs[0].dtype != tf.int64:
-        return False
-    constants = [tf.get_static_value(_origin(tensor, _PICKS)) for tensor in operation.inputs]
-    return any(constant is not None and abs(constant).max() < LIMIT for constant in constants)
-
-
 def _is_total(node: Any) -> bool:
     """Whether an operation takes any numbers, and OpenVINO computes it in the width that TensorFlow does."""
     types = _types(node)
     if tf.float64 in types or tf.string in types:
         return False
+    if _makes_integers(node) and _type(node, "DstT") != tf.int32:
+        return False  # beyond the range of the other types they differ
     if node.op in COMPUTES_FLOATS:
         return types <= _FLOATS
-    return node.op in MOVES or (node.op in COMPUTES and _type(node, "T") in {None, *_NUMBERS})
+    return node.op in MOVES or (node.op in COMPUTES and _types(node, _COMPUTED) <= _NUMBERS)
 
 
-def _types(node: Any) -> set[Any]:
-    found = {_type(node, name) for name in ("T", "dtype", "SrcT", "DstT", "element_dtype")}
-    return found - {None}
+def _makes_integers(node: Any) -> bool:
+    """Whether it is a cast of floats."""
+    return bool(node.op == "Cast" and _type(node, "SrcT") in _FLOATS and _type(node, "DstT").is_integer)
+
+
+def _types(
+    node: Any, names: tuple[str, ...] = (*_COMPUTED, "dtype", "SrcT", "DstT", "element_dtype")
+) -> set[Any]:
+    return {_type(node, name) for name in names} - {None}
 
 
 def _type(node: Any, name: str) -> Any:
@@ -209,8 +213,8 @@ def _ancestors(operation: Any) -> Iterator[Any]:
             waiting.extend(tensor.op for tensor in current.inputs)
 
 
-def _origin(tensor: Any, passing: frozenset[str] = _PASSES_ON) -> Any:
-    while tensor.op.type in passing:
+def _origin(tensor: Any) -> Any:
+    while tensor.op.type in _PASSES_ON:
         tensor = tensor.op.inputs[0]
     return tensor
 

@@ -106,8 +106,8 @@ class LateFunction:
             self._thread = threading.Thread(target=self._make, name="layertap-reserve", daemon=True)
             self._thread.start()
         raise ModelLoading(
-            "These rows hold NaN, infinity or numbers beyond 2**30, or lead to some. TensorFlow computes such rows "
-            "and is being loaded for them: send the request again in some seconds."
+            "These rows hold NaN, infinity, numbers beyond 2**30 or whole ones beyond 2**23, or lead to some. TensorFlow "
+            "computes such rows and is being loaded for them: send the request again in some seconds."
         )
 
     def _make(self) -> None:

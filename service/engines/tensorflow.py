@@ -3,10 +3,13 @@
 `model.predict` costs tens of milliseconds before it computes anything, so it never runs here. A function is
 traced once for every batch size; with buckets, batches are padded so that devices which pay for each new size
 (a GPU tuning its kernels) only ever see a few.
+
+The trace of the predictions passes nearly every layer, so it also tells of which dtype their tensors are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +26,7 @@ _ELSEWHERE = (  # beginnings of lines that do not say what is wrong; the indente
     " ", "\t", "Graph execution error", "Detected at node", "Stack", "Exception encountered when calling",
 )  # fmt: skip
 _REJECTIONS = (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError)
+_FAILURES = (ValueError, TypeError, tf.errors.OpError, InputRejected)
 
 
 class TensorFlowFunction:
@@ -79,10 +83,16 @@ class TensorFlowEngine:
 
     Args:
         model: a `keras.Model`.
-        spec: what it takes and gives.
+        spec: what it takes and gives, with the dtypes that Keras declares.
         buckets: batch sizes to pad to, ascending; empty for none.
         on_trace: called once for every trace of a function.
         on_padding: told how many rows each batch was padded by.
+
+    Attributes:
+        spec: what it takes and gives, with the dtypes that are computed.
+
+    Raises:
+        LoadError: the model's outputs cannot be computed.
     """
 
     name = "tensorflow"
@@ -101,10 +111,21 @@ class TensorFlowEngine:
         self._buckets = buckets
         self._on_trace = on_trace
         self._on_padding = on_padding
+        dtypes: dict[str, str] = {}
+        predictions = tuple(dict.fromkeys(output.path for output in spec.outputs))
+        self._kept = {predictions: self._compile(predictions, dtypes)}
+        if beside := tuple(layer.path for layer in spec.layers if layer.path not in dtypes):
+            with contextlib.suppress(*_FAILURES):  # whoever asks for them is told
+                self._trace(beside, dtypes)
+        self.spec = spec.computing(dtypes)
 
     def compile(self, outputs: tuple[str, ...]) -> TensorFlowFunction:
-        """A warm function; see `service.engines.Engine`."""
-        forward = cut(self._model, outputs)
+        """A warm function; see `service.engines.Engine`. There is one of the predictions for good."""
+        return self._kept.get(outputs) or self._compile(outputs, {})
+
+    def _trace(self, outputs: tuple[str, ...], dtypes: dict[str, str]) -> Any:
+        """The concrete function; `dtypes` is told what each tensor on the way is."""
+        forward = cut(self._model, outputs, dtypes)
 
         def traced(*tensors: Any) -> list[Any]:
             self._on_trace()
@@ -114,8 +135,11 @@ class TensorFlowEngine:
             tf.TensorSpec([None, *spec.row_shape], spec.dtype, name=f"input_{place}")
             for place, spec in enumerate(self.spec.inputs)
         ]
+        return tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
+
+    def _compile(self, outputs: tuple[str, ...], dtypes: dict[str, str]) -> TensorFlowFunction:
         try:
-            concrete = tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()
+            concrete = self._trace(outputs, dtypes)
             function = TensorFlowFunction(
                 concrete,
                 tuple(spec.name for spec in self.spec.inputs),
@@ -125,7 +149,7 @@ class TensorFlowEngine:
             )
             for rows in self._buckets or (1,):
                 function.run(seeded_rows(self._model, rows))
-        except (ValueError, TypeError, tf.errors.OpError, InputRejected) as error:
+        except _FAILURES as error:
             raise LoadError(
                 f"{', '.join(outputs)} cannot be computed: {_reason(error)}.",
                 mend="Check with Keras that the model runs on one row of zeros.",

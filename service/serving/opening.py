@@ -63,7 +63,7 @@ def open_model(
     golden = golden_rows(version.path, tuple(item.name for item in spec.inputs))
     source = "seeded" if golden is None else GOLDEN
     rows = seeded_rows(loaded.model, SEEDED_ROWS[wanted.precision]) if golden is None else golden
-    keras = _keras(loaded.original or loaded.model)
+    keras = _keras(loaded.original or loaded.model, spec)
 
     def convert_paths(paths: tuple[str, ...]) -> Converted:
         with timed(phases_s, "convert"):
@@ -181,12 +181,18 @@ def _refuse_state(model: Any) -> None:
         )
 
 
-def _keras(model: Any) -> Callable[[Sequence[Array]], list[Array]]:
-    """Keras' own forward pass, eager: arrays in the model's input order -> arrays in its output order."""
+def _keras(model: Any, spec: ModelSpec) -> Callable[[Sequence[Array]], list[Array]]:
+    """Keras' own forward pass: arrays in the model's input order -> arrays in its output order.
+
+    It is run eagerly; of integers and booleans as `model.predict` runs it, because there Keras' layers for pictures
+    make floats of them, and eagerly they round or refuse.
+    """
+    traced = any(item.dtype.startswith(("int", "uint", "bool")) for item in spec.inputs)
 
     def call(arrays: Sequence[Array]) -> list[Array]:
         tensors = [tf.constant(array) for array in arrays]
-        outputs = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
+        forward = tf.function(model, autograph=False) if traced else model
+        outputs = forward(tensors[0] if len(tensors) == 1 else tensors, training=False)
         return [np.asarray(output) for output in tf.nest.flatten(outputs)]
 
     return call

@@ -19,7 +19,7 @@ import keras
 from keras.src import backend, tree
 
 from service.errors import LoadError
-from service.surgery.graph import CROSSING_AS_FLOAT32, Graph, Step, flatten, is_code
+from service.surgery.graph import Graph, Step, crossing_dtype, flatten, is_code
 from service.surgery.layer_listing import describe
 from service.surgery.seeded_rows import seeded_rows
 from service.surgery.subclassed import cut_subclassed
@@ -29,12 +29,14 @@ __all__ = ["cut", "describe", "seeded_rows"]
 Forward = Callable[[Sequence[Any]], list[Any]]
 
 
-def cut(model: keras.Model, paths: tuple[str, ...]) -> Forward:
+def cut(model: keras.Model, paths: tuple[str, ...], dtypes: dict[str, str] | None = None) -> Forward:
     """A function that computes these tensors and what they depend on, nothing else.
 
     Args:
         model: a loaded model.
         paths: canonical paths or aliases, as `describe` lists them.
+        dtypes: is told, when the function is traced or called, which dtype each tensor on the way has: path -> dtype
+            as it crosses the border. Keras' own declaration is float32 for many layers that pass integers on.
 
     Returns:
         A function of the model's inputs, tensors of shape `(N, *row shape)` in the order of the spec, that
@@ -45,7 +47,7 @@ def cut(model: keras.Model, paths: tuple[str, ...]) -> Forward:
         LoadError: the model is no graph of layers, or has no such tensor.
     """
     if is_code(model):
-        return cut_subclassed(model, paths)
+        return cut_subclassed(model, paths, dtypes)
     graph = flatten(model)
     values = _values(graph, paths)
     steps = graph.needed(values)
@@ -56,6 +58,9 @@ def cut(model: keras.Model, paths: tuple[str, ...]) -> Forward:
         with backend.StatelessScope():  # assignments stay in the scope: equal requests get equal replies
             for step in steps:
                 computed.update(zip(step.results, _run(step, computed), strict=False))
+        if dtypes is not None:
+            named = (tensor for tensor in graph.tensors if hasattr(computed.get(tensor.value), "dtype"))
+            dtypes.update((tensor.path, crossing_dtype(computed[tensor.value])) for tensor in named)
         return [_crossing(computed[value]) for value in values]
 
     return forward
@@ -101,6 +106,5 @@ def _enter(model: Any, functional: Any, inputs: Any, mask: Any) -> list[Any]:
 
 
 def _crossing(tensor: Any) -> Any:
-    if backend.standardize_dtype(tensor.dtype) in CROSSING_AS_FLOAT32:
-        return backend.cast(tensor, "float32")
-    return tensor
+    dtype = crossing_dtype(tensor)
+    return tensor if dtype == backend.standardize_dtype(tensor.dtype) else backend.cast(tensor, dtype)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+from keras.src import backend
 from keras.src.layers.layer import Layer
 from keras.src.models.functional import Functional
 from keras.src.ops.function import make_node_key
@@ -26,6 +27,13 @@ from service.errors import LoadError
 
 CROSSING_AS_FLOAT32 = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 """Types that numpy lacks."""
+
+
+def crossing_dtype(tensor: Any) -> str:
+    """The dtype in which a tensor leaves the model: its own, in numpy's words, or float32 where numpy lacks it."""
+    name: str = backend.standardize_dtype(tensor.dtype)
+    return "float32" if name in CROSSING_AS_FLOAT32 else name
+
 
 _CALL_WORDS = {"training", "mask"}
 

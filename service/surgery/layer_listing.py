@@ -1,6 +1,8 @@
 """Owns the listing: what a model takes and gives, and every tensor in it that has a name.
 
-It computes nothing; shapes, dtypes and weights are read from the built model.
+It computes nothing; shapes, dtypes and weights are read from the built model. The dtypes are those that Keras declares,
+and it declares float32 for many layers that pass integers on: what is computed shows when the model is traced
+(`surgery.cut`), and an engine's spec has that.
 """
 # ruff: noqa: SLF001  -- the structure of a functional model's outputs is a private attribute of Keras
 
@@ -9,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src import backend, tree
+from keras.src import tree
 from keras.src.utils.naming import to_snake_case
 
 from service.errors import LoadError
 from service.surgery.compute_cost import compute_shares, parameters
-from service.surgery.graph import CROSSING_AS_FLOAT32, Graph, NamedTensor, Step, flatten, is_code
+from service.surgery.graph import Graph, NamedTensor, Step, crossing_dtype, flatten, is_code
 from service.surgery.subclassed import describe_subclassed
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
@@ -39,7 +41,7 @@ _MOVES_AXES = frozenset(["Permute", "Reshape", "Transpose", "Moveaxis", "Swapaxe
 def describe(model: keras.Model) -> ModelSpec:
     """The model's inputs, outputs and layers.
 
-    Shapes are the ones that Keras declares. A tensor without a batch axis in front (a scalar, a transposed one) is not listed: its rows cannot be told
+    Shapes and dtypes are the ones that Keras declares. A tensor without a batch axis in front (a scalar, a transposed one) is not listed: its rows cannot be told
     apart. A fixed batch size is reported as free unless a layer keeps state between batches.
 
     Raises:
@@ -57,7 +59,7 @@ def describe(model: keras.Model) -> ModelSpec:
             path=tensor.path,
             class_name=type(tensor.operation).__name__,
             shape=rows.shape(tensor.symbolic),
-            dtype=_dtype(tensor.symbolic),
+            dtype=crossing_dtype(tensor.symbolic),
             parameters=parameters(tensor.operation),
             compute_share=shares[tensor.value],
             channel_axis=axes[tensor.value],
@@ -89,11 +91,6 @@ class _Rows:
         return (self._keep, *symbolic.shape[1:])
 
 
-def _dtype(symbolic: Any) -> str:
-    name: str = backend.standardize_dtype(symbolic.dtype)
-    return "float32" if name in CROSSING_AS_FLOAT32 else name
-
-
 def _inputs(graph: Graph, rows: _Rows) -> tuple[TensorSpec, ...]:
     found = []
     for symbolic in graph.functional._inputs:
@@ -104,7 +101,7 @@ def _inputs(graph: Graph, rows: _Rows) -> tuple[TensorSpec, ...]:
                 f"({'sparse' if symbolic.sparse else 'a scalar'}).",
                 mend="Save the model with dense inputs.",
             )
-        found.append(TensorSpec(name, rows.shape(symbolic), _dtype(symbolic)))
+        found.append(TensorSpec(name, rows.shape(symbolic), crossing_dtype(symbolic)))
     return tuple(found)
 
 
@@ -123,7 +120,7 @@ def _outputs(graph: Graph, rows: _Rows) -> tuple[OutputSpec, ...]:
             OutputSpec(
                 name,
                 rows.shape(symbolic),
-                _dtype(symbolic),
+                crossing_dtype(symbolic),
                 path=last[value].path,
                 activation=_activation(graph, value),
             )

@@ -28,7 +28,7 @@ from keras.src import backend, tree
 
 from service.errors import LoadError
 from service.surgery.compute_cost import layer_cost, parameters
-from service.surgery.graph import CROSSING_AS_FLOAT32
+from service.surgery.graph import crossing_dtype
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
 
 _ONE_TRACE = threading.Lock()  # the wrapped calls are seen by every thread
@@ -88,18 +88,23 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(size is None or isinstance(size, int) for size in value)
 
 
-def cut_subclassed(model: keras.Model, paths: Sequence[str]) -> Callable[[Sequence[Any]], list[Any]]:
+def cut_subclassed(
+    model: keras.Model, paths: Sequence[str], dtypes: dict[str, str] | None = None
+) -> Callable[[Sequence[Any]], list[Any]]:
     """As `surgery.cut`; the function is to be traced, not called eagerly.
 
     Raises:
         LoadError: the model was not built; when traced: the model calls no such layer.
     """
-    input_specs(model)
+    inputs = input_specs(model)
 
     def forward(tensors: Sequence[Any]) -> list[Any]:
         trace = _trace(model, tensors)
-        named = {path: result.tensor for path, result in trace.results.items()}
+        named = {spec.name: tensor for spec, tensor in zip(inputs, tensors, strict=True)}
+        named |= {path: result.tensor for path, result in trace.results.items()}
         named |= {path: tensor for _, path, tensor in trace.outputs}
+        if dtypes is not None:
+            dtypes.update((path, crossing_dtype(tensor)) for path, tensor in named.items())
         wanted = [trace.aliases.get(path, path) for path in paths]
         missing = [path for path in wanted if path not in named]
         if missing:
@@ -107,7 +112,7 @@ def cut_subclassed(model: keras.Model, paths: Sequence[str]) -> Callable[[Sequen
                 f"Expected layers that the model calls. Received: {', '.join(missing)}.",
                 mend="Ask for a listed layer.",
             )
-        return [tf.cast(named[path], _dtype(named[path])) for path in wanted]
+        return [tf.cast(named[path], crossing_dtype(named[path])) for path in wanted]
 
     return forward
 
@@ -136,7 +141,9 @@ def describe_subclassed(model: keras.Model) -> ModelSpec:
             )
         layers.append(_layer_spec(path, model, tensor, 1.0))
         outputs.append(
-            OutputSpec(name, tuple(tensor.shape), _dtype(tensor), path=path, activation=_activation(tensor))
+            OutputSpec(
+                name, tuple(tensor.shape), crossing_dtype(tensor), path=path, activation=_activation(tensor)
+            )
         )
     listed = {layer.path for layer in layers}
     aliases = {name: path for name, path in trace.aliases.items() if path in listed}
@@ -163,16 +170,11 @@ def _traced_once(model: keras.Model, inputs: tuple[TensorSpec, ...]) -> _Trace:
 def _layer_spec(path: str, layer: Any, tensor: Any, share: float) -> LayerSpec:
     first = getattr(layer, "data_format", None) == "channels_first" and tensor.shape.rank > 2
     shape, kind = tuple(tensor.shape), type(layer).__name__
-    return LayerSpec(path, kind, shape, _dtype(tensor), parameters(layer), share, 1 if first else -1)
+    return LayerSpec(path, kind, shape, crossing_dtype(tensor), parameters(layer), share, 1 if first else -1)
 
 
 def _has_rows(tensor: Any) -> bool:
     return tensor.shape.rank is not None and tensor.shape.rank > 0 and tensor.shape[0] is None
-
-
-def _dtype(tensor: Any) -> str:
-    name: str = backend.standardize_dtype(tensor.dtype)
-    return "float32" if name in CROSSING_AS_FLOAT32 else name
 
 
 def _activation(tensor: Any) -> str | None:

@@ -93,12 +93,31 @@ def test_every_batch_size_uses_the_one_trace():
     assert counts.padding == []
 
 
+def test_the_spec_has_the_types_that_are_computed_whatever_keras_declares():
+    image = keras.Input((2, 2, 1), dtype="uint8", name="image")
+    padded = layers.ZeroPadding2D(1, name="padded")(image)
+    frame = keras.Model(image, [padded, layers.GlobalMaxPooling2D(name="unused")(padded)], name="frame")
+    outer = keras.Input((2, 2, 1), dtype="uint8", name="outer")
+    half = layers.Dense(2, dtype="mixed_bfloat16", name="half")(layers.Flatten(name="flat")(frame(outer)[0]))
+    model = keras.Model(outer, [half, frame(outer)[0]])
+    assert padded.dtype == "float32"
+    engine = engine_of(model)
+    dtypes = {layer.path: layer.dtype for layer in engine.spec.layers}
+    assert dtypes.pop("half") == "float32"  # numpy has no bfloat16
+    assert set(dtypes.values()) == {"uint8"}  # what no output needs is told, too
+    assert any(path.endswith("unused") for path in dtypes)
+    assert [output.dtype for output in engine.spec.outputs] == ["float32", "uint8"]
+    paths = tuple(layer.path for layer in engine.spec.layers)
+    got = engine.compile(paths).run({"outer": np.ones((3, 2, 2, 1), "uint8")})
+    assert {path: str(array.dtype) for path, array in got.items()} == {**dtypes, "half": "float32"}
+
+
 def test_each_set_of_outputs_is_a_function_of_its_own():
     model, counts = dense_model(), Counts()
     engine = engine_of(model, counts)
     both = engine.compile(("hidden", "probabilities")).run({"x": rows(2)})
     alone = engine.compile(("hidden",)).run({"x": rows(2)})
-    assert counts.traces == 2
+    assert counts.traces == 3  # that of the predictions is there from the beginning
     assert list(both) == ["hidden", "probabilities"]
     assert list(alone) == ["hidden"]
     np.testing.assert_allclose(both["hidden"], alone["hidden"], atol=TOLERANCE)
@@ -122,7 +141,7 @@ def test_batches_are_padded_to_the_next_bucket_and_cut_again():
         assert (hidden.shape, probabilities.shape) == ((count, 8), (count, 3))
         np.testing.assert_allclose(probabilities, model(rows(count), training=False), atol=TOLERANCE)
     assert counts.padding == [1, 3, 2, 1, 3, 2, 1]  # of 3, 5, 6, 7, 9, 10 and 11 rows
-    assert counts.traces == 1
+    assert counts.traces == 2  # the predictions, and both
 
 
 def test_padding_never_makes_a_value_that_the_model_rejects():

@@ -598,6 +598,9 @@ def test_a_model_that_is_code_may_take_and_give_dicts():
     deep, total = traced(model, [output.path for output in spec.outputs])[0](left, right)
     assert_close(deep, wanted["deep"])
     assert_close(total, wanted["sum"])
+    paths = [layer.path for layer in spec.layers]
+    every = dict(zip(paths, traced(model, paths)[0](left, right), strict=True))
+    assert_close(every["left"], left)
 
 
 def test_a_model_that_is_code_and_was_never_built_is_refused():

@@ -48,7 +48,7 @@ KNOWS_TENSORFLOW = {
     *["loading.fallback", "loading.tf_keras_mirror", "loading.tf_keras_model"],
     *["surgery.cut", "surgery.compute_cost", "surgery.graph", "surgery.layer_listing"],
     *["surgery.seeded_rows", "surgery.subclassed"],
-    *["engines.tensorflow", "engines.openvino_conversion", "serving.opening"],
+    *["engines.tensorflow", "engines.openvino_conversion", "engines.openvino_integers", "serving.opening"],
     *["loading.rehearsal", "tools.compare", "tools.convert", "tools.proof"],
 }
 BANNED_NAMES = {

@@ -129,6 +129,17 @@ def test_an_index_that_the_table_lacks_is_rejected(bad):
     np.testing.assert_array_equal(function.run({"ids": ids[:2]})["vectors"], TABLE[ids[:2]])
 
 
+@pytest.mark.parametrize("large", [2**23, -(2**23), 2**31 - 1])
+def test_whole_numbers_that_float32_may_not_hold_go_to_the_reserve_once_indices_are_checked(large):
+    reserve, ids = Reserve(), np.array([[0, large]], "int32")
+    reserve.run = lambda batch: reserve.batches.append(batch) or {}
+    opened(looked_up().select(("following",)), reserve).run({"ids": ids})
+    assert len(reserve.batches) == 1
+    with pytest.raises(InputRejected, match=f"= {large} is not in"):
+        opened(looked_up(), reserve).run({"ids": ids})
+    assert len(reserve.batches) == 1
+
+
 def test_a_selection_computes_and_checks_only_what_it_needs():
     ids = np.array([[9, 1]], "int32")
     np.testing.assert_array_equal(

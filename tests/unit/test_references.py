@@ -41,7 +41,7 @@ def test_a_function_in_reserve_is_made_elsewhere_and_once():
     opening = Opening()
     function = LateFunction(LateEngine(IRIS.spec(), opening), ("probs",))
     for _ in range(3):
-        with pytest.raises(ModelLoading, match="NaN, infinity or numbers beyond 2"):
+        with pytest.raises(ModelLoading, match="NaN, infinity, numbers beyond 2"):
             function()
     opening.gate.set()
     until_made(function)
