@@ -34,6 +34,7 @@ from service.serving.served import ModelStatus, State
 from service.settings import Settings, load_settings
 from service.startup import process_age_s
 from service.telemetry import Telemetry
+from service.threads import start_thread
 
 _log = logging.getLogger("layertap.service")
 
@@ -75,6 +76,7 @@ class Service:
                 max_batch_size=settings.max_batch_size,
                 max_compiled_outputs=settings.max_compiled_outputs,
                 request_timeout_s=settings.request_timeout_ms / 1000,
+                load_timeout_s=settings.load_timeout_s,
             ),
             self._model_changed,
         )
@@ -92,8 +94,7 @@ class Service:
         """Starts the engine thread, and the loading of models in the background."""
         self._age_s = process_age_s()
         self._scheduler.start()
-        self._thread = threading.Thread(target=self._load, name="layertap-loader", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._load, "layertap-loader")
 
     def stop(self) -> None:
         """Answers what waits, then stops."""

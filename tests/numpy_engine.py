@@ -137,6 +137,7 @@ def build_runtime(
     max_batch_size: int = 32,
     max_queue_rows: int = 1024,
     request_timeout_s: float = 30.0,
+    load_timeout_s: float = 600.0,
     before_run: Callable[[], object] = ignore,
     before_compile: Callable[[tuple[str, ...]], object] = accept,
     scan: Callable[[], Sequence[ModelEntry]] | None = None,
@@ -150,6 +151,7 @@ def build_runtime(
         max_batch_size: as the setting.
         max_queue_rows: as the setting.
         request_timeout_s: the setting request_timeout_ms, in seconds.
+        load_timeout_s: as the setting.
         before_run: called on the engine thread before every batch.
         before_compile: called with the outputs before a function is made.
         scan: what lies in the models folder, instead of one version of each of `names`.
@@ -160,7 +162,7 @@ def build_runtime(
         scan or (lambda: [_entry(name) for name in names or ALL]),
         lambda entry, version: _open(entry, version, before_run, before_compile),
         scheduler,
-        RuntimeOptions(default_model, max_batch_size, 8, request_timeout_s),
+        RuntimeOptions(default_model, max_batch_size, 8, request_timeout_s, load_timeout_s),
     )
     scheduler.start()
     if load:

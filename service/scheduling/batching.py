@@ -35,6 +35,7 @@ def run_batch(
     first = begun = clock()
     failed = False
     passes = []
+    defects: list[tuple[Exception, Job]] = []
     for jobs, error, blamed in _attempts(batch):
         ended = clock()
         for job in jobs:
@@ -47,10 +48,15 @@ def run_batch(
         else:
             failed = True
             if blamed:
+                answer = _as_failure(error)
+                if answer is not error:
+                    defects.extend((error, job) for job in jobs)
                 for job in claim(jobs):
-                    job.fail(_as_failure(error, batch.lane), ended)
+                    job.fail(answer, ended)
         begun = ended
     lane = batch.lane
+    if defects:
+        _tell(lane, defects)
     return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed, passes)
 
 
@@ -82,15 +88,24 @@ def _attempts(batch: Batch) -> Iterator[tuple[Sequence[Job], Exception | None, b
         yield group, failure, failure is not None and not retried
 
 
-def _as_failure(error: Exception, lane: Lane) -> LayertapError:
+def _as_failure(error: Exception) -> LayertapError:
     if isinstance(error, LayertapError):
         return error
-    _log.error("%s: a job failed alone", lane.name, exc_info=error)
     failure = InferenceFailed(
         f"Expected the model to take this input. Received: {type(error).__name__}; the service's log says more."
     )
     failure.__cause__ = error
     return failure
+
+
+def _tell(lane: Lane, defects: Sequence[tuple[Exception, Job]]) -> None:
+    """Logs what a model raised, each error once with its trace and the requests that it was the answer to."""
+    met: dict[tuple[type[Exception], str], tuple[Exception, list[str]]] = {}
+    for error, job in defects:
+        met.setdefault((type(error), str(error)), (error, []))[1].append(job.request_id)
+    for error, ids in met.values():
+        told = {"model": lane.label[0], "version": lane.label[1], "request_ids": ids}
+        _log.error("%s: jobs failed alone", lane.name, exc_info=error, extra={"fields": told})
 
 
 def _gather(jobs: Sequence[Job]) -> Mapping[str, Array]:

@@ -35,6 +35,7 @@ class Job:
             cancel without an error). It must not block; what it raises is logged.
         priority: 1 goes first, larger numbers later; 0 means MIDDLE_PRIORITY. Source: 0 for "none asked for" and
             1 for the highest, as in Triton's schedule policy extension of the Open Inference Protocol.
+        request_id: by which the log names it.
 
     Attributes:
         outputs: output name -> (rows, *row shape), or `None`. Views of the batch's result where the job ran
@@ -59,6 +60,7 @@ class Job:
         "outputs",
         "priority",
         "queue_s",
+        "request_id",
         "row_shapes",
         "rows",
         "start",
@@ -75,6 +77,8 @@ class Job:
         deadline: float,
         done: Callable[[Job], None],
         priority: int = 0,
+        *,
+        request_id: str = "",
     ) -> None:
         row_shapes = {}
         for name, array in inputs.items():
@@ -89,6 +93,7 @@ class Job:
         self.deadline = deadline
         self.done = done
         self.priority = priority or MIDDLE_PRIORITY
+        self.request_id = request_id
         self.outputs: dict[str, Array] | None = None
         self.error: LayertapError | None = None
         self.queue_s = 0.0

@@ -156,7 +156,7 @@ class LaneCache:
     def _compile(self, engine: Engine, outputs: tuple[str, ...], lane: Lane) -> None:
         try:
             function = engine.compile(outputs)
-        except Exception as error:  # noqa: BLE001 whatever the engine raises belongs to the jobs that wait
+        except BaseException as error:  # noqa: BLE001 whatever the engine raises belongs to the jobs that wait
             _log.exception("%s: compiling %s failed", self._name, ",".join(outputs))
             with self._lock:
                 if self._cold.get(outputs) is lane:

@@ -31,6 +31,7 @@ class RuntimeOptions:
     max_batch_size: int
     max_compiled_outputs: int
     request_timeout_s: float
+    load_timeout_s: float
 
 
 class Runtime:
@@ -66,7 +67,12 @@ class Runtime:
         self._shelf = Shelf([entry.name for entry in self._entries], options.default_model)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="layertap-compiler")
         workshop = Workshop(
-            open_model, scheduler, self._compiler, options.max_batch_size, options.max_compiled_outputs
+            open_model,
+            scheduler,
+            self._compiler,
+            options.max_batch_size,
+            options.max_compiled_outputs,
+            options.load_timeout_s,
         )
         # A replaced version stays until the time of whoever was parsed for it is over.
         self._rollout = Rollout(
@@ -80,9 +86,11 @@ class Runtime:
 
     def load(self) -> None:
         """Loads every model, one after the other; slow; call it after fork, off the event loop."""
-        with contextlib.suppress(NotReady):  # stopped meanwhile
-            self._rollout.load_all(self._entries)
-        self._settled.set()
+        try:
+            with contextlib.suppress(NotReady):  # stopped meanwhile
+                self._rollout.load_all(self._entries)
+        finally:
+            self._settled.set()
 
     def stop(self, *, drain: bool = True) -> None:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
@@ -234,7 +242,9 @@ class Runtime:
         if not isinstance(served, ServedModel):
             served = self._shelf.resolve(request.model, request.version)
         deadline = self.deadline(begun or time.monotonic(), request.timeout_s)
-        job = Job(request.inputs, request.rows, deadline, done, request.priority)
+        job = Job(
+            request.inputs, request.rows, deadline, done, request.priority, request_id=request.request_id
+        )
         place = request.place if isinstance(request.place, Place) else None
         self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse, place=place)
         return job
