@@ -12,14 +12,17 @@ import numpy as np
 
 from service.errors import InferenceFailed, LayertapError
 from service.scheduling.batch import Batch, BatchReport
-from service.scheduling.jobs import Job, Lane, Run
+from service.scheduling.jobs import Deferred, Job, Lane, Run
 from service.tensors import Array
 
 _log = logging.getLogger("layertap.scheduler")
 
 
 def run_batch(
-    batch: Batch, clock: Callable[[], float], claim: Callable[[Sequence[Job]], Sequence[Job]]
+    batch: Batch,
+    clock: Callable[[], float],
+    claim: Callable[[Sequence[Job]], Sequence[Job]],
+    defer: Callable[[Job, Deferred], None],
 ) -> BatchReport:
     """Runs a batch and finishes the jobs whose last part was in it, each with its own rows or its own error.
 
@@ -30,6 +33,7 @@ def run_batch(
         batch: what `JobQueue.form` took, at least one job.
         clock: seconds.
         claim: returns those of the given jobs that nobody has ended; they are finished here.
+        defer: gets the jobs that another function is to compute.
     """
     rows = sum(job.stop - job.start for job in batch.jobs)
     first = begun = clock()
@@ -46,13 +50,9 @@ def run_batch(
             for job in claim([job for job in jobs if job.stop == job.rows]):
                 job.succeed(ended)
         else:
-            failed = True
+            failed = failed or not isinstance(error, Deferred)
             if blamed:
-                answer = _as_failure(error)
-                if answer is not error:
-                    defects.extend((error, job) for job in jobs)
-                for job in claim(jobs):
-                    job.fail(answer, ended)
+                defects += _end_alone(jobs[0], error, ended, claim, defer)
         begun = ended
     lane = batch.lane
     if defects:
@@ -86,6 +86,23 @@ def _attempts(batch: Batch) -> Iterator[tuple[Sequence[Job], Exception | None, b
             groups += reversed(retried)
         shares = ()
         yield group, failure, failure is not None and not retried
+
+
+def _end_alone(
+    job: Job,
+    error: Exception,
+    ended: float,
+    claim: Callable[[Sequence[Job]], Sequence[Job]],
+    defer: Callable[[Job, Deferred], None],
+) -> list[tuple[Exception, Job]]:
+    """Sees to the one job that raised by itself; returns it with its error where that has to be logged."""
+    if isinstance(error, Deferred):
+        defer(job, error)
+        return []
+    answer = _as_failure(error)
+    for unfinished in claim([job]):
+        unfinished.fail(answer, ended)
+    return [] if answer is error else [(error, job)]
 
 
 def _as_failure(error: Exception) -> LayertapError:

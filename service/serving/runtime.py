@@ -9,12 +9,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from service.errors import DeadlineExceeded, NotReady
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
+from service.serving.compiling import Compiler
 from service.serving.rollout import Rollout, Scan
 from service.serving.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
 from service.serving.shelf import Shelf
@@ -32,6 +33,7 @@ class RuntimeOptions:
     max_compiled_outputs: int
     request_timeout_s: float
     load_timeout_s: float
+    max_waiting_compilations: int = 16
 
 
 class Runtime:
@@ -43,6 +45,7 @@ class Runtime:
         scheduler: runs the batches.
         options: limits and defaults.
         changed: told about every new status of a model, on the loading thread.
+        refused: told the model when one more function of it is refused, since too many wait to be compiled.
 
     Attributes:
         ledger: counts what each version does.
@@ -58,6 +61,8 @@ class Runtime:
         scheduler: Scheduler,
         options: RuntimeOptions,
         changed: Callable[[ModelStatus], None] = lambda _: None,
+        *,
+        refused: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._scan = scan
         self._entries = scan()
@@ -65,11 +70,16 @@ class Runtime:
         self._options = options
         self.ledger = Ledger()
         self._shelf = Shelf([entry.name for entry in self._entries], options.default_model)
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="layertap-compiler")
+        compiler = partial(
+            Compiler, max_waiting=options.max_waiting_compilations, limit_s=options.load_timeout_s
+        )
+        self._compiler = compiler("layertap-compiler", refused=refused)
+        self._reserves = compiler("layertap-reserve")
         workshop = Workshop(
             open_model,
             scheduler,
             self._compiler,
+            self._reserves,
             options.max_batch_size,
             options.max_compiled_outputs,
             options.load_timeout_s,
@@ -96,7 +106,8 @@ class Runtime:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
         self._stopping = True
         self._rollout.stop()
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+        self._compiler.stop()
+        self._reserves.stop()
         self._scheduler.stop(drain=drain)
 
     @property
@@ -128,6 +139,11 @@ class Runtime:
     def waiting_rows(self) -> int:
         """Rows in the queue now."""
         return self._scheduler.waiting_rows
+
+    @property
+    def waiting_compilations(self) -> int:
+        """Functions that wait to be compiled."""
+        return self._compiler.waiting
 
     @property
     def full(self) -> bool:

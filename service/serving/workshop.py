@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from service.engines import Engine
@@ -16,6 +15,7 @@ from service.layers import LayerIndex
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.scheduler import Scheduler
+from service.serving.compiling import Compiler
 from service.serving.errands import run_within
 from service.serving.lanes import LaneCache
 from service.serving.served import ModelStatus, OpenModel, ServedModel, State
@@ -33,6 +33,7 @@ class Workshop:
         open_model: loads one version of one model.
         scheduler: runs its batches.
         compiler: makes functions off the engine thread.
+        reserves: makes those that only some rows need, which takes longer.
         max_batch_size: rows of the largest batch, unless the model says otherwise.
         max_compiled_outputs: functions kept besides the warm ones.
         load_timeout_s: how long one version may take until it is reported failed.
@@ -40,7 +41,8 @@ class Workshop:
 
     open_model: OpenModel
     scheduler: Scheduler
-    compiler: Executor
+    compiler: Compiler
+    reserves: Compiler
     max_batch_size: int
     max_compiled_outputs: int
     load_timeout_s: float
@@ -132,6 +134,7 @@ class Workshop:
             engine,
             self.scheduler,
             self.compiler,
+            self.reserves,
             max_batch_size=entry.config.max_batch_size or self.max_batch_size,
             max_compiled=self.max_compiled_outputs,
         )
