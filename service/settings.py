@@ -75,6 +75,17 @@ class Settings:
         4 * 2**30, "largest size of the cache; what was used least recently goes", low=1
     )
     max_compiled_outputs: int = setting(32, "functions kept per model for layers that were not warmed", low=1)
+    max_waiting_compilations: int = setting(
+        16,
+        "sets of layers of one model that may wait to be compiled before requests for others get 429",
+        low=1,
+    )
+    load_timeout_s: float = setting(
+        600.0,
+        "how long one version of a model may take to load; then it is reported failed, and the others go on. Its "
+        "thread cannot be ended and keeps its memory until it ends by itself",
+        low=0.01,
+    )
     request_timeout_ms: int = setting(30_000, "a request's time; a client's timeout_ms may shorten it", low=1)
     gpu_memory_fraction: float | None = setting(
         None,

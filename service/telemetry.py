@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -79,7 +80,14 @@ class Metrics:
         )
         self.engine_fallbacks = counter("engine_fallbacks_total", "Functions left to TensorFlow.", "model")
         self.layers = counter("layer_requests_total", "Requests for a hidden layer.", "model", "layer")
+        self._declare_states(counter, gauge)
+
+    def _declare_states(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.queue_rows = gauge("queue_rows", "Rows that wait now.")
+        self.waiting_compilations = gauge("waiting_compilations", "Sets of layers that wait to be compiled.")
+        self.refused_compilations = counter(
+            "refused_compilations_total", "Requests refused since too many sets of layers wait.", "model"
+        )
         self.backlog = gauge("backlog_seconds", "Estimated time until what waits or runs is computed.")
         self.engine_alive = gauge("engine_alive", "1 while the engine thread runs.")
         self.model_state = gauge("model_state", "1 for the state a model is in.", "model", "state")

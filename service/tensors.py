@@ -158,6 +158,7 @@ class InferRequest:
             very model, also when another has taken its place meanwhile; `None`: by whatever has this name and
             version once the request is queued.
         place: what `Runtime.book` kept for it before its body was read.
+        request_id: by which the log names it.
     """
 
     model: str
@@ -169,6 +170,7 @@ class InferRequest:
     priority: int = 0
     served: object | None = None
     place: object | None = None
+    request_id: str = ""
 
 
 @dataclass(slots=True)

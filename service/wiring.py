@@ -36,6 +36,7 @@ from service.serving.served import ModelStatus, State
 from service.settings import Settings, load_settings, strange_variables
 from service.startup import process_age_s
 from service.telemetry import Telemetry
+from service.threads import start_thread
 
 _log = logging.getLogger("layertap.service")
 
@@ -77,13 +78,14 @@ class Service:
                 max_batch_size=settings.max_batch_size,
                 max_compiled_outputs=settings.max_compiled_outputs,
                 request_timeout_s=settings.request_timeout_ms / 1000,
+                load_timeout_s=settings.load_timeout_s,
+                max_waiting_compilations=settings.max_waiting_compilations,
             ),
             self._model_changed,
+            refused=lambda model: metrics.refused_compilations.labels(model).inc(),
         )
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
-        metrics.queue_rows.set_function(lambda: self.runtime.waiting_rows)
-        metrics.backlog.set_function(lambda: self.runtime.backlog_s)
-        metrics.engine_alive.set_function(lambda: float(self.runtime.alive))
+        self._publish_runtime()
         for status in self.runtime.models():
             self._publish_state(status)
         limits = Limits(settings.max_input_bytes, settings.max_image_pixels, settings.max_reply_bytes)
@@ -95,8 +97,7 @@ class Service:
         """Starts the engine thread, and the loading of models in the background."""
         self._age_s = process_age_s()
         self._scheduler.start()
-        self._thread = threading.Thread(target=self._load, name="layertap-loader", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._load, "layertap-loader")
 
     def stop(self) -> None:
         """Answers what waits, then stops."""
@@ -183,6 +184,13 @@ class Service:
         rounded = {name: round(seconds, 3) for name, seconds in phases_s.items()}
         told = ", ".join(f"{name} {seconds:.2f}" for name, seconds in rounded.items())
         _log.info("start, in seconds: %s", told, extra={"fields": {"phases_s": rounded}})
+
+    def _publish_runtime(self) -> None:
+        metrics, runtime = self.telemetry.metrics, self.runtime
+        metrics.queue_rows.set_function(lambda: runtime.waiting_rows)
+        metrics.waiting_compilations.set_function(lambda: runtime.waiting_compilations)
+        metrics.backlog.set_function(lambda: runtime.backlog_s)
+        metrics.engine_alive.set_function(lambda: float(runtime.alive))
 
     def _publish_state(self, status: ModelStatus) -> None:
         for state in State:

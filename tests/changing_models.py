@@ -1,5 +1,6 @@
 """Owns a runtime over a folder of toy models that a test changes while they are served."""
 
+import sys
 import weakref
 
 import numpy as np
@@ -19,9 +20,10 @@ ROW = {"x": np.ones((1, 4), np.float32)}
 class Site:
     """A runtime over a folder whose files hold the scale of a model's answers, or the word `broken`."""
 
-    def __init__(self, folder, request_timeout_s):
+    def __init__(self, folder, request_timeout_s, load_timeout_s):
         self.folder = folder
         self.opened = []
+        self.exits = ()  # the models whose code ends its thread
         self.engines = []
         self.states = []
         self.before_open = lambda: None
@@ -32,13 +34,15 @@ class Site:
             lambda: scan(folder),
             self.open,
             self.scheduler,
-            RuntimeOptions(None, 8, 4, request_timeout_s),
+            RuntimeOptions(None, 8, 4, request_timeout_s, load_timeout_s),
             lambda status: self.states.append((status.name, status.state, sorted(status.versions))),
         )
         self.scheduler.start()
 
     def open(self, entry, version):
         self.before_open()
+        if entry.name in self.exits:
+            sys.exit(3)
         text = version.path.read_text()
         self.opened.append((entry.name, version.number, text))
         if text == "broken":
@@ -88,10 +92,11 @@ class _ScaledFunction:
         return {path: array * self._scale for path, array in self._function.run(batch).items()}
 
 
-def make_site(folder, files, request_timeout_s=WITHIN_S):
+def make_site(folder, files, request_timeout_s=WITHIN_S, load_timeout_s=WITHIN_S, exits=()):
     for path, text in files.items():
         put(folder, path, text)
-    site = Site(folder, request_timeout_s)
+    site = Site(folder, request_timeout_s, load_timeout_s)
+    site.exits = exits
     site.runtime.load()
     return site
 

@@ -43,6 +43,10 @@ def ignore() -> None:
     """Does nothing before a batch."""
 
 
+def ignore_one(_: str) -> None:
+    """Is told something, and does nothing."""
+
+
 def accept(_: tuple[str, ...]) -> None:
     """Does nothing before a compilation."""
 
@@ -142,6 +146,9 @@ def build_runtime(
     max_batch_size: int = 32,
     max_queue_rows: int = 1024,
     request_timeout_s: float = 30.0,
+    load_timeout_s: float = 600.0,
+    max_waiting_compilations: int = 16,
+    refused: Callable[[str], object] = ignore_one,
     before_run: Callable[[], object] = ignore,
     before_compile: Callable[[tuple[str, ...]], object] = accept,
     scan: Callable[[], Sequence[ModelEntry]] | None = None,
@@ -155,6 +162,9 @@ def build_runtime(
         max_batch_size: as the setting.
         max_queue_rows: as the setting.
         request_timeout_s: the setting request_timeout_ms, in seconds.
+        load_timeout_s: as the setting.
+        max_waiting_compilations: as the setting.
+        refused: told the model when a compilation of it is refused.
         before_run: called on the engine thread before every batch.
         before_compile: called with the outputs before a function is made.
         scan: what lies in the models folder, instead of one version of each of `names`.
@@ -165,7 +175,10 @@ def build_runtime(
         scan or (lambda: [_entry(name) for name in names or ALL]),
         lambda entry, version: _open(entry, version, before_run, before_compile),
         scheduler,
-        RuntimeOptions(default_model, max_batch_size, 8, request_timeout_s),
+        RuntimeOptions(
+            default_model, max_batch_size, 8, request_timeout_s, load_timeout_s, max_waiting_compilations
+        ),
+        refused=refused,
     )
     scheduler.start()
     if load:

@@ -78,6 +78,7 @@ class Exchange:
         call: Call = self._endpoint.parse(request, self._runtime)
         self.call = call
         call.request.place = self._place
+        call.request.request_id = self.request_id
         self.timings.decode_s = time.perf_counter() - begun
         return call
 

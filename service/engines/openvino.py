@@ -6,8 +6,10 @@ large model that costs nothing, since its time is proportional to the rows; of a
 
 What OpenVINO is known to answer otherwise than TensorFlow never reaches it, or is noticed afterwards. Batches with
 NaN, infinity or numbers beyond 2**30 go to the reserve: its relu, exp, clip and max make numbers of NaN, and it
-computes 64-bit integers in 32 bits. So do batches with outputs that are not finite, and whole numbers beyond 2**23: it
-compares and turns round 32 bits as float32. Indices that a table does not have are rejected before that.
+computes 64-bit integers in 32 bits. Larger numbers it may have where the graph holds neither integers nor anything
+that could overflow (`service.engines.magnitudes`). Batches with outputs that are not finite go to the reserve, too, and
+so do whole numbers beyond 2**23: it compares and turns round 32 bits as float32. Indices that a table does not have are
+rejected before that.
 
 The module knows no TensorFlow.
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from service.engines import Function
 from service.engines.converted import Converted
+from service.engines.magnitudes import largest_input
 from service.engines.openvino_library import core, library
 from service.engines.part_sizes import PartSizes
 from service.errors import InputRejected, LoadError
@@ -75,7 +78,7 @@ class OpenVINOFunction:
         converted: what it computes.
         request: an `openvino.InferRequest` of the compiled graph.
         reserve: gives the TensorFlow function of the same tensors, for the batches that go there; called on the
-            engine thread, may raise any of our errors.
+            engine thread, may raise `Deferred` and any of our errors.
     """
 
     def __init__(self, converted: Converted, request: Any, reserve: Callable[[], Function]) -> None:
@@ -99,10 +102,12 @@ class OpenVINOFunction:
         self._tensor = library().Tensor
         self._reserve = reserve
         self._parts = PartSizes([1])
+        self._graph = converted.graph
+        self._limit: float | None = None
 
     def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """One forward pass; see `service.engines.Function`."""
-        if not all(_is_small(batch[name], LIMIT) for name in self._limited):
+        if not all(_is_small(batch[name], LIMIT) for name in self._limited) and not self._takes_large(batch):
             return self._reserve().run(batch)
         exact = all(_is_small(batch[name], WHOLE_LIMIT) for name in self._wide)
         if not exact and not self._checks:
@@ -115,6 +120,13 @@ class OpenVINOFunction:
         if not exact or not all(_is_finite(array) for array in outputs.values()):
             return self._reserve().run(batch)
         return self._with_echoes(outputs, batch) if self._echoes else outputs
+
+    def _takes_large(self, batch: Mapping[str, Array]) -> bool:
+        """Whether nothing in the graph can overflow, though numbers beyond LIMIT come in; judged when some first do."""
+        if self._limit is None:
+            self._limit = largest_input(self._graph)
+        limit = self._limit
+        return limit > LIMIT and all(_is_small(batch[name], limit) for name in self._limited)
 
     def prepare(self, rows: Mapping[str, Array], max_batch_size: int, approve: Approve) -> None:
         """Finds the largest size that pays and runs the function once at each that is used from now on.
@@ -248,7 +260,7 @@ def _known(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(size for size in spec.row_shape if size is not None)
 
 
-def _is_small(array: Array, limit: int) -> bool:
+def _is_small(array: Array, limit: float) -> bool:
     """Whether every number is one, and none is as large as the limit; comparisons with NaN are false."""
     return float(array.min()) > -limit and float(array.max()) < limit
 

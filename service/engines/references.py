@@ -1,24 +1,23 @@
 """Owns what an OpenVINO function is held against: TensorFlow's values for a few rows, and TensorFlow in reserve.
 
 Where TensorFlow is at work anyway its own function gives both. Where the values come from an earlier process,
-TensorFlow is imported and the model loaded only when a batch comes that OpenVINO does not compute.
+TensorFlow is imported and the model loaded only when a batch comes that OpenVINO does not compute. The requests that
+need it wait for it in a lane of their own.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from service.engines import Engine, Function
 from service.engines.expectations import Expectation
-from service.errors import InputRejected, LayertapError, LoadError, ModelLoadFailed, ModelLoading
+from service.errors import InputRejected, LoadError
+from service.scheduling.jobs import Deferred, Run
 from service.tensors import Array
 
 COMPARED_ROWS = 4
-_log = logging.getLogger("layertap.engines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,8 @@ class Reference:
 
     Args:
         expected: path -> what TensorFlow gives for the rows that are compared.
-        reserve: gives TensorFlow's function of the same outputs; called on the engine thread, so it never waits.
+        reserve: gives TensorFlow's function of the same outputs; called on the engine thread, so it never waits, but
+            raises `Deferred` where the function has to be made first.
     """
 
     expected: Mapping[str, Expectation]
@@ -76,7 +76,7 @@ def refer_to_kept(expectations: Mapping[str, Expectation], tensorflow: Engine) -
 
 
 class LateFunction:
-    """A function that nobody may ever need: made on a thread of its own when first asked for.
+    """A function that nobody may ever need: made when first asked for, by whoever asks for that to be done.
 
     Args:
         engine: compiles it.
@@ -87,32 +87,18 @@ class LateFunction:
         self._engine = engine
         self._outputs = outputs
         self._function: Function | None = None
-        self._failure: LayertapError | None = None
-        self._thread: threading.Thread | None = None
 
     def __call__(self) -> Function:
-        """The function, once there is one; belongs to one thread, the engine's.
+        """The function, once there is one.
 
         Raises:
-            ModelLoading: it is being made from now on.
-            ModelLoadFailed: it could not be made; the next call begins anew.
+            Deferred: there is none yet; it says how to make it.
         """
-        if self._function is not None:
-            return self._function
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._make, name="layertap-reserve", daemon=True)
-            self._thread.start()
-        raise ModelLoading(
-            "These rows hold NaN, infinity, numbers beyond 2**30 or whole ones beyond 2**23, or lead to some. TensorFlow "
-            "computes such rows and is being loaded for them: send the request again in some seconds."
-        )
+        if self._function is None:
+            raise Deferred(self._make)
+        return self._function
 
-    def _make(self) -> None:
-        try:
-            self._function = self._engine.compile(self._outputs)
-        except Exception as error:  # noqa: BLE001 whoever asks next is told
-            _log.exception("%s: the function in reserve could not be made", ", ".join(self._outputs))
-            self._failure = ModelLoadFailed(f"TensorFlow could not load the model for these rows: {error}.")
+    def _make(self) -> Run:
+        """Slow where the model has to be loaded first. Raises LoadError."""
+        self._function = self._engine.compile(self._outputs)
+        return self._function.run

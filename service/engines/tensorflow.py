@@ -27,6 +27,10 @@ _ELSEWHERE = (  # beginnings of lines that do not say what is wrong; the indente
 )  # fmt: skip
 _REJECTIONS = (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError)
 _FAILURES = (ValueError, TypeError, tf.errors.OpError, InputRejected)
+_PYTHON = "Traceback (most recent call last)"
+"""In the message of an error that Python code raised inside of the graph: `tf.py_function` makes InvalidArgumentError
+of a ValueError, a TypeError and a KeyError. That is a defect of the model's code and no judgement of the values.
+Source: MapPythonExceptionToTFErrorCode and py_func.cc in tensorflow/python/lib/core of TensorFlow 2.21."""
 
 
 class TensorFlowFunction:
@@ -65,6 +69,8 @@ class TensorFlowFunction:
         try:
             tensors = self._concrete(*[tf.constant(array) for array in arrays])
         except _REJECTIONS as error:
+            if _PYTHON in str(error.message):
+                raise
             raise InputRejected(f"The model rejected these values: {_reason(error)}.") from error
         outputs = [tensor.numpy() for tensor in tensors]
         if padding:

@@ -26,6 +26,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 from service.errors import LoadError
 from service.loading.python_files import PREFIX, run_file
+from service.threads import is_given_up
 
 _DECLARED = ("CUSTOM_OBJECTS", "custom_objects")
 
@@ -140,7 +141,9 @@ def isolated() -> Iterator[None]:
     Packages that register their classes when first imported keep them: they will not be imported again.
     """
     registry, registered = object_registration.GLOBAL_CUSTOM_OBJECTS, object_registration.GLOBAL_CUSTOM_NAMES
-    objects, names = dict(registry), dict(registered)
+    # What is ours and there already was left by a load that was given up.
+    objects = {name: item for name, item in registry.items() if not _is_ours(item)}
+    names = {item: name for item, name in registered.items() if not _is_ours(item)}
     config = keras.config
     floatx, image_format, policy = config.floatx(), config.image_data_format(), config.dtype_policy()
     counters = global_state.get_global_attribute("object_name_uids")
@@ -148,10 +151,15 @@ def isolated() -> Iterator[None]:
     try:
         yield
     finally:
-        _restore(registry, objects | {name: item for name, item in registry.items() if not _is_ours(item)})
-        _restore(registered, names | {item: name for item, name in registered.items() if not _is_ours(item)})
-        config.set_floatx(floatx)
-        config.set_image_data_format(image_format)
+        if not is_given_up():  # the state would be another load's by now
+            _restore(
+                registry, objects | {name: item for name, item in registry.items() if not _is_ours(item)}
+            )
+            _restore(
+                registered, names | {item: name for item, name in registered.items() if not _is_ours(item)}
+            )
+            config.set_floatx(floatx)
+            config.set_image_data_format(image_format)
         config.set_dtype_policy(policy)
         global_state.set_global_attribute("object_name_uids", counters)
 
@@ -166,7 +174,8 @@ def offered(objects: Mapping[str, Any]) -> Iterator[None]:
         with keras.saving.custom_object_scope(dict(objects)):
             yield
     finally:
-        _restore(registry, before)
+        if not is_given_up():
+            _restore(registry, before)
 
 
 def registered_names() -> set[str]:

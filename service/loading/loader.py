@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,12 +39,13 @@ from service.loading.theano_padding import refuse_theano_padding
 from service.loading.vetting import without_compilation
 from service.loading.weights import assign_keras3, assign_legacy, writer_of
 from service.model_config import ModelConfig
+from service.threads import Turn
 
 _UNASSIGNED = (  # what Keras only warns of; saving_lib._load_container_state, Model.build_from_config
     "freshly-initialized weights",
     "cannot be built automatically",
 )
-_ONE_LOAD = threading.Lock()  # Keras has one registry of custom objects for the whole process
+_ONE_LOAD = Turn()  # Keras has one registry of custom objects for the whole process
 
 
 @dataclass(frozen=True)

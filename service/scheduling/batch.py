@@ -39,7 +39,8 @@ class BatchReport:
         rows: how many rows they had in it.
         seconds: from its first row gathered to its last result, retries after a failure included.
         failed: whether the forward pass raised, for all of them or for some.
-        passes: rows and seconds of each forward pass that did not raise; more than one only where `failed`.
+        passes: rows and seconds of each forward pass that did not raise; other than one only where `failed`,
+            or where jobs were deferred.
     """
 
     lane: str

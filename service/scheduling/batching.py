@@ -12,14 +12,17 @@ import numpy as np
 
 from service.errors import InferenceFailed, LayertapError
 from service.scheduling.batch import Batch, BatchReport
-from service.scheduling.jobs import Job, Lane, Run
+from service.scheduling.jobs import Deferred, Job, Lane, Run
 from service.tensors import Array
 
 _log = logging.getLogger("layertap.scheduler")
 
 
 def run_batch(
-    batch: Batch, clock: Callable[[], float], claim: Callable[[Sequence[Job]], Sequence[Job]]
+    batch: Batch,
+    clock: Callable[[], float],
+    claim: Callable[[Sequence[Job]], Sequence[Job]],
+    defer: Callable[[Job, Deferred], None],
 ) -> BatchReport:
     """Runs a batch and finishes the jobs whose last part was in it, each with its own rows or its own error.
 
@@ -30,11 +33,13 @@ def run_batch(
         batch: what `JobQueue.form` took, at least one job.
         clock: seconds.
         claim: returns those of the given jobs that nobody has ended; they are finished here.
+        defer: gets the jobs that another function is to compute.
     """
     rows = sum(job.stop - job.start for job in batch.jobs)
     first = begun = clock()
     failed = False
     passes = []
+    defects: list[tuple[Exception, Job]] = []
     for jobs, error, blamed in _attempts(batch):
         ended = clock()
         for job in jobs:
@@ -45,12 +50,13 @@ def run_batch(
             for job in claim([job for job in jobs if job.stop == job.rows]):
                 job.succeed(ended)
         else:
-            failed = True
+            failed = failed or not isinstance(error, Deferred)
             if blamed:
-                for job in claim(jobs):
-                    job.fail(_as_failure(error, batch.lane), ended)
+                defects += _end_alone(jobs[0], error, ended, claim, defer)
         begun = ended
     lane = batch.lane
+    if defects:
+        _tell(lane, defects)
     return BatchReport(lane.name, lane.label, len(batch.jobs), rows, begun - first, failed, passes)
 
 
@@ -82,15 +88,41 @@ def _attempts(batch: Batch) -> Iterator[tuple[Sequence[Job], Exception | None, b
         yield group, failure, failure is not None and not retried
 
 
-def _as_failure(error: Exception, lane: Lane) -> LayertapError:
+def _end_alone(
+    job: Job,
+    error: Exception,
+    ended: float,
+    claim: Callable[[Sequence[Job]], Sequence[Job]],
+    defer: Callable[[Job, Deferred], None],
+) -> list[tuple[Exception, Job]]:
+    """Sees to the one job that raised by itself; returns it with its error where that has to be logged."""
+    if isinstance(error, Deferred):
+        defer(job, error)
+        return []
+    answer = _as_failure(error)
+    for unfinished in claim([job]):
+        unfinished.fail(answer, ended)
+    return [] if answer is error else [(error, job)]
+
+
+def _as_failure(error: Exception) -> LayertapError:
     if isinstance(error, LayertapError):
         return error
-    _log.error("%s: a job failed alone", lane.name, exc_info=error)
     failure = InferenceFailed(
         f"Expected the model to take this input. Received: {type(error).__name__}; the service's log says more."
     )
     failure.__cause__ = error
     return failure
+
+
+def _tell(lane: Lane, defects: Sequence[tuple[Exception, Job]]) -> None:
+    """Logs what a model raised, each error once with its trace and the requests that it was the answer to."""
+    met: dict[tuple[type[Exception], str], tuple[Exception, list[str]]] = {}
+    for error, job in defects:
+        met.setdefault((type(error), str(error)), (error, []))[1].append(job.request_id)
+    for error, ids in met.values():
+        told = {"model": lane.label[0], "version": lane.label[1], "request_ids": ids}
+        _log.error("%s: jobs failed alone", lane.name, exc_info=error, extra={"fields": told})
 
 
 def _gather(jobs: Sequence[Job]) -> Mapping[str, Array]:

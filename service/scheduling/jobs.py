@@ -35,6 +35,7 @@ class Job:
             cancel without an error). It must not block; what it raises is logged.
         priority: 1 goes first, larger numbers later; 0 means MIDDLE_PRIORITY. Source: 0 for "none asked for" and
             1 for the highest, as in Triton's schedule policy extension of the Open Inference Protocol.
+        request_id: by which the log names it.
 
     Attributes:
         outputs: output name -> (rows, *row shape), or `None`. Views of the batch's result where the job ran
@@ -59,6 +60,7 @@ class Job:
         "outputs",
         "priority",
         "queue_s",
+        "request_id",
         "row_shapes",
         "rows",
         "start",
@@ -75,6 +77,8 @@ class Job:
         deadline: float,
         done: Callable[[Job], None],
         priority: int = 0,
+        *,
+        request_id: str = "",
     ) -> None:
         row_shapes = {}
         for name, array in inputs.items():
@@ -89,6 +93,7 @@ class Job:
         self.deadline = deadline
         self.done = done
         self.priority = priority or MIDDLE_PRIORITY
+        self.request_id = request_id
         self.outputs: dict[str, Array] | None = None
         self.error: LayertapError | None = None
         self.queue_s = 0.0
@@ -130,6 +135,30 @@ class Job:
             _log.exception("a job's callback raised; the job is finished all the same")
 
 
+class Deferred(Exception):
+    """A function cannot take these rows; another one of the same outputs can, once it has been made.
+
+    Args:
+        make: makes it; slow, so not on the engine's thread.
+    """
+
+    def __init__(self, make: Callable[[], Run]) -> None:
+        super().__init__("another function is to be made for these rows")
+        self.make = make
+
+
+class Maker(Protocol):
+    """Makes the functions of closed lanes; `service.serving.lanes.LaneCache` is one. Nothing here may block."""
+
+    def want(self, lane: Lane) -> None:
+        """A job waits in this closed lane of the maker's: its function is to be made."""
+        ...
+
+    def reserve(self, lane: Lane, make: Callable[[], Run]) -> Lane:
+        """The lane for the rows that a lane's own function cannot take; closed until what `make` gives is there."""
+        ...
+
+
 class Family(Protocol):
     """Lanes whose jobs may share a batch though they want different outputs; `families.LaneFamily` is one."""
 
@@ -152,6 +181,7 @@ class Lane:
         label: model and version, for reports.
         outputs: what the function yields; may be left out where there is no family.
         family: the lanes whose jobs may share this one's batches.
+        maker: is told of jobs that wait while the lane is closed, and gives the lane for those that were deferred.
 
     Attributes:
         cost: of the function; the engine thread's own.
@@ -169,6 +199,7 @@ class Lane:
         "error",
         "family",
         "label",
+        "maker",
         "max_batch_size",
         "name",
         "outputs",
@@ -187,6 +218,7 @@ class Lane:
         label: tuple[str, int] = ("", 0),
         outputs: tuple[str, ...] = (),
         family: Family | None = None,
+        maker: Maker | None = None,
     ) -> None:
         if max_batch_size < 1:
             raise SettingsError(f"Expected max_batch_size to be at least 1. Received: {max_batch_size}.")
@@ -196,6 +228,7 @@ class Lane:
         self.label = label
         self.outputs = outputs
         self.family = family
+        self.maker = maker
         self.cost = Cost()
         self.error: LayertapError | None = None  # the function that could not be had
         # In the order of their turn. Linked, so that a cancelled job leaves from the middle at once. Jobs of the

@@ -18,6 +18,8 @@ The rules:
   says whether some function had better compute them too (`families`). They then go before their turn.
 - A job comes in while fewer rows wait than `max_rows`, so that memory is bounded, and while it is likely to be
   answered in time (`admission`).
+- Of the rows, a quarter at most waits for functions of one model that have still to be made, so that jobs of others
+  come in meanwhile.
 - A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
 """
 
@@ -30,6 +32,8 @@ from service.errors import QueueFull
 from service.scheduling.admission import Backlog, Place, retry_after_s
 from service.scheduling.batch import Batch
 from service.scheduling.jobs import MIDDLE_PRIORITY, Family, Job, Lane
+
+_CLOSED_PART = 4  # of the rows that may wait, the part that may wait for one model's functions to be made
 
 
 class JobQueue:
@@ -106,9 +110,28 @@ class JobQueue:
             if self.full:
                 raise self._full(now)
             self.backlog.check(lane, job.rows, job.deadline, now, share=self._share(job.priority))
+        if (refusal := self._refuse_closed(lane, now)) is not None:
+            raise refusal
+        job.submitted = now
+        first = self._put(lane, job)
+        if lane.run is None:
+            return False
+        return first or not self._delay_s or lane.waiting_rows >= lane.max_batch_size
+
+    def move(self, job: Job, lane: Lane, now: float) -> QueueFull | None:
+        """Has a job that is queued or in a batch wait in another lane, as a whole; or says why it cannot."""
+        refusal = self._refuse_closed(lane, now)
+        if refusal is None:
+            self.drop(job)
+            job.start = job.stop = 0
+            job.answer = None
+            self._put(lane, job)
+        return refusal
+
+    def _put(self, lane: Lane, job: Job) -> bool:
+        """Puts a job at the back; returns whether it is the only one there."""
         job.lane = lane
         job.wanted = lane.outputs
-        job.submitted = now
         self._tickets = job.ticket = self._tickets + 1
         first = not lane.busy
         if first:
@@ -116,9 +139,21 @@ class JobQueue:
         lane.put(job)
         self._count(lane, job, job.rows)
         self.backlog.change(lane)
-        if lane.run is None:
-            return False
-        return first or not self._delay_s or lane.waiting_rows >= lane.max_batch_size
+        return first
+
+    def _refuse_closed(self, lane: Lane, now: float) -> QueueFull | None:
+        """What speaks against one more job in a closed lane: too many rows of its model wait in such lanes."""
+        if lane.run is not None:
+            return None
+        closed = (other for other in self._lanes if other.run is None and other.label == lane.label)
+        rows = sum(other.waiting_rows for other in closed)
+        limit = max(1, self._max_rows // _CLOSED_PART)
+        if rows < limit:
+            return None
+        return QueueFull(
+            f"Expected fewer than {limit} rows that wait for functions of one model to be made. Received: {rows}.",
+            retry_after_s=retry_after_s(self.backlog.seconds(now)),
+        )
 
     def drop(self, job: Job) -> None:
         """Takes out what waits of a job, if anything does."""

@@ -20,11 +20,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from service.errors import DeadlineExceeded, EngineStopped, LayertapError, NotReady
+from service.errors import DeadlineExceeded, EngineStopped, InferenceFailed, LayertapError, NotReady
 from service.scheduling.admission import Place
 from service.scheduling.batch import BatchReport
 from service.scheduling.batching import run_batch
-from service.scheduling.jobs import Job, Lane, Run, mark_finished, twin
+from service.scheduling.jobs import Deferred, Job, Lane, Run, mark_finished, twin
 from service.scheduling.queueing import JobQueue
 
 __all__ = ["BatchReport", "Job", "Lane", "Scheduler"]
@@ -167,6 +167,8 @@ class Scheduler:
                 raise self._refusal(lane)
             if self._queue.add(lane, job, now, place) and self._sleeping and rouse:
                 self._rouse()
+        if lane.run is None and lane.maker is not None:
+            lane.maker.want(lane)
 
     def cancel(self, job: Job, error: LayertapError | None = None) -> bool:
         """Ends a job early, its client gone or its time over; returns whether it was unfinished until now.
@@ -264,8 +266,8 @@ class Scheduler:
             for job in late:
                 job.fail(DeadlineExceeded("The request's time ran out while it waited; see timeout_ms."))
             if batch.jobs:
-                report = run_batch(batch, self._clock, self._claim)
-                if not report.failed:
+                report = run_batch(batch, self._clock, self._claim, self._defer)
+                if not report.failed and report.passes:
                     batch.lane.cost.measured(*report.passes[0])
                     self._queue.backlog.measured(report.seconds)
                 self._report(report)
@@ -276,6 +278,30 @@ class Scheduler:
             self._die(error)
             raise
         return True
+
+    def _defer(self, job: Job, deferred: Deferred) -> None:
+        """Has a job wait, as a whole, for the function that can take its rows; nobody else waits with it."""
+        lane = job.lane
+        if lane is None or lane.maker is None:
+            for unfinished in self._claim([job]):
+                unfinished.fail(
+                    InferenceFailed("Expected rows that the model's function takes. Received: others.")
+                )
+            return
+        reserve = lane.maker.reserve(lane, deferred.make)
+        refusal: LayertapError | None = None
+        with self._lock:
+            if job.finished:
+                return
+            if reserve.error is not None or self._stopping:
+                refusal = self._refusal(reserve)
+            else:
+                refusal = self._queue.move(job, reserve, self._clock())
+        if refusal is not None:
+            for unfinished in self._claim([job]):
+                unfinished.fail(refusal)
+        elif reserve.run is None:
+            lane.maker.want(reserve)
 
     def _loop(self) -> None:
         try:

@@ -14,10 +14,11 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from service.errors import LayertapError, ModelNotFound, NotReady, RepositoryError
+from service.errors import ModelNotFound, NotReady, RepositoryError
 from service.footprints import Footprint, entry_footprint
 from service.serving.rollout import Scan
 from service.serving.runtime import Runtime
+from service.threads import start_thread
 
 _log = logging.getLogger("layertap.models")
 
@@ -42,9 +43,7 @@ class Reloader:
 
     def start(self) -> threading.Thread:
         """Looks every `interval_s` from now on, until `stop`; returns the thread that does."""
-        thread = threading.Thread(target=self._go, name="layertap-reloader", daemon=True)
-        thread.start()
-        return thread
+        return start_thread(self._go, "layertap-reloader")
 
     def stop(self) -> None:
         """Looks no more."""
@@ -100,5 +99,5 @@ class Reloader:
                 if not gone:
                     _log.error("what is served goes on: %s", error.message)
                 gone = True
-            except (LayertapError, OSError):
+            except Exception:  # noqa: BLE001 the next look may find it mended
                 _log.exception("the models folder could not be looked at; trying again")

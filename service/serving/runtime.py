@@ -9,12 +9,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from service.errors import DeadlineExceeded, NotReady
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
+from service.serving.compiling import Compiler
 from service.serving.rollout import Rollout, Scan
 from service.serving.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
 from service.serving.shelf import Shelf
@@ -31,6 +32,8 @@ class RuntimeOptions:
     max_batch_size: int
     max_compiled_outputs: int
     request_timeout_s: float
+    load_timeout_s: float
+    max_waiting_compilations: int = 16
 
 
 class Runtime:
@@ -42,6 +45,7 @@ class Runtime:
         scheduler: runs the batches.
         options: limits and defaults.
         changed: told about every new status of a model, on the loading thread.
+        refused: told the model when one more function of it is refused, since too many wait to be compiled.
 
     Attributes:
         ledger: counts what each version does.
@@ -57,6 +61,8 @@ class Runtime:
         scheduler: Scheduler,
         options: RuntimeOptions,
         changed: Callable[[ModelStatus], None] = lambda _: None,
+        *,
+        refused: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._scan = scan
         self._entries = scan()
@@ -64,9 +70,19 @@ class Runtime:
         self._options = options
         self.ledger = Ledger()
         self._shelf = Shelf([entry.name for entry in self._entries], options.default_model)
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="layertap-compiler")
+        compiler = partial(
+            Compiler, max_waiting=options.max_waiting_compilations, limit_s=options.load_timeout_s
+        )
+        self._compiler = compiler("layertap-compiler", refused=refused)
+        self._reserves = compiler("layertap-reserve")
         workshop = Workshop(
-            open_model, scheduler, self._compiler, options.max_batch_size, options.max_compiled_outputs
+            open_model,
+            scheduler,
+            self._compiler,
+            self._reserves,
+            options.max_batch_size,
+            options.max_compiled_outputs,
+            options.load_timeout_s,
         )
         # A replaced version stays until the time of whoever was parsed for it is over.
         self._rollout = Rollout(
@@ -80,15 +96,18 @@ class Runtime:
 
     def load(self) -> None:
         """Loads every model, one after the other; slow; call it after fork, off the event loop."""
-        with contextlib.suppress(NotReady):  # stopped meanwhile
-            self._rollout.load_all(self._entries)
-        self._settled.set()
+        try:
+            with contextlib.suppress(NotReady):  # stopped meanwhile
+                self._rollout.load_all(self._entries)
+        finally:
+            self._settled.set()
 
     def stop(self, *, drain: bool = True) -> None:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
         self._stopping = True
         self._rollout.stop()
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+        self._compiler.stop()
+        self._reserves.stop()
         self._scheduler.stop(drain=drain)
 
     @property
@@ -120,6 +139,11 @@ class Runtime:
     def waiting_rows(self) -> int:
         """Rows in the queue now."""
         return self._scheduler.waiting_rows
+
+    @property
+    def waiting_compilations(self) -> int:
+        """Functions that wait to be compiled."""
+        return self._compiler.waiting
 
     @property
     def full(self) -> bool:
@@ -234,7 +258,9 @@ class Runtime:
         if not isinstance(served, ServedModel):
             served = self._shelf.resolve(request.model, request.version)
         deadline = self.deadline(begun or time.monotonic(), request.timeout_s)
-        job = Job(request.inputs, request.rows, deadline, done, request.priority)
+        job = Job(
+            request.inputs, request.rows, deadline, done, request.priority, request_id=request.request_id
+        )
         place = request.place if isinstance(request.place, Place) else None
         self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse, place=place)
         return job

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from service.engines import Engine
@@ -16,6 +15,8 @@ from service.layers import LayerIndex
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.scheduler import Scheduler
+from service.serving.compiling import Compiler
+from service.serving.errands import run_within
 from service.serving.lanes import LaneCache
 from service.serving.served import ModelStatus, OpenModel, ServedModel, State
 from service.startup import timed
@@ -32,22 +33,27 @@ class Workshop:
         open_model: loads one version of one model.
         scheduler: runs its batches.
         compiler: makes functions off the engine thread.
+        reserves: makes those that only some rows need, which takes longer.
         max_batch_size: rows of the largest batch, unless the model says otherwise.
         max_compiled_outputs: functions kept besides the warm ones.
+        load_timeout_s: how long one version may take until it is reported failed.
     """
 
     open_model: OpenModel
     scheduler: Scheduler
-    compiler: Executor
+    compiler: Compiler
+    reserves: Compiler
     max_batch_size: int
     max_compiled_outputs: int
+    load_timeout_s: float
 
     def load(self, entry: ModelEntry, before: ModelStatus) -> ModelStatus:
         """The model's status with the files as they are now; slow.
 
         The highest good version is served, and those that have a label; or all, where the model's settings say so.
         A version whose files are what they were is kept as it is. Where newer files fail, what was served goes on.
-        Never raises for a bad file: what went wrong stands in the status and in the log.
+        Never raises for a bad file: what went wrong stands in the status and in the log. That goes for code of a
+        model that exits or never ends, too; see `run_within` for what is left of the latter.
         """
         versions: dict[int, ServedModel] = {}
         errors: dict[int, LoadError] = {}
@@ -59,8 +65,8 @@ class Workshop:
                 continue
             served = before.versions.get(version.number)
             try:
-                versions[version.number] = self._load_version(entry, version, served)
-            except Exception as error:  # noqa: BLE001 a defect of ours must not stop the other models
+                versions[version.number] = self._load_in_time(entry, version, served)
+            except BaseException as error:  # noqa: BLE001 neither a defect of ours nor SystemExit stops other models
                 errors[version.number] = _failure(entry.name, version.number, error)
                 if served is not None:
                     versions[version.number] = served
@@ -68,6 +74,22 @@ class Workshop:
         versions = versions or dict(before.versions)
         state = State.READY if versions else State.FAILED
         return ModelStatus(entry.name, state, versions, errors, labels=labels or {})
+
+    def _load_in_time(
+        self, entry: ModelEntry, version: ModelVersion, served: ServedModel | None
+    ) -> ServedModel:
+        try:
+            return run_within(
+                lambda: self._load_version(entry, version, served),
+                self.load_timeout_s,
+                f"layertap-load-{entry.name}-{version.number}",
+            )
+        except TimeoutError as error:
+            raise LoadError(
+                f"Expected it to load within {self.load_timeout_s:g} s (load_timeout_s). Received: no end so far.",
+                mend="Allow it more time, or see what its code waits for. Its thread cannot be ended: it keeps its "
+                "memory, and what it computes with, until it ends by itself or the service is started again.",
+            ) from error
 
     def _load_version(
         self, entry: ModelEntry, version: ModelVersion, served: ServedModel | None
@@ -112,6 +134,7 @@ class Workshop:
             engine,
             self.scheduler,
             self.compiler,
+            self.reserves,
             max_batch_size=entry.config.max_batch_size or self.max_batch_size,
             max_compiled=self.max_compiled_outputs,
         )
@@ -138,13 +161,18 @@ def _same_model(before: ModelEntry, now: ModelEntry) -> bool:
     return config == now.config and before.object_files == now.object_files
 
 
-def _failure(name: str, version: int, error: Exception) -> LoadError:
+def _failure(name: str, version: int, error: BaseException) -> LoadError:
     """What is told of it; without the trace, which would keep all of a half-loaded model in memory."""
     if isinstance(error, LayertapError):
         mend = error.mend if isinstance(error, LoadError) else ""
         _log.error("model '%s' version %d: %s %s", name, version, error.message, mend)
         return LoadError(error.message, mend=mend)
     _log.error("model '%s' version %d failed to load", name, version, exc_info=error)
+    if not isinstance(error, Exception):
+        return LoadError(
+            f"Expected a model that loads. Received: one whose code ends its thread ({type(error).__name__}).",
+            mend="Take the call of sys.exit, or what raises it, out of its custom objects.",
+        )
     return LoadError(f"{type(error).__name__}: {error}")
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,9 @@ from service.errors import LoadError
 from service.surgery.compute_cost import layer_cost, parameters
 from service.surgery.graph import crossing_dtype
 from service.tensors import LayerSpec, ModelSpec, OutputSpec, TensorSpec
+from service.threads import Turn
 
-_ONE_TRACE = threading.Lock()  # the wrapped calls are seen by every thread
+_ONE_TRACE = Turn()  # the wrapped calls are seen by every thread
 _ACTIVATION_OPS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Relu": "relu", "Tanh": "tanh"}
 _PASSES_ON = ("Identity", "Cast", "Reshape")
 

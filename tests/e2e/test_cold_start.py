@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,8 @@ def test_a_second_start_answers_the_same_for_every_layer_without_tensorflow(cach
         for key, expected in first.items():
             scale = max(np.abs(expected).max(), 1e-30)
             assert np.abs(second[key] - expected).max() <= 1e-6 * scale, key
+        times = np.array([[1.7e9, 1.7e12, 1e20, 0]], "float32")  # in seconds and milliseconds since 1970
+        assert service.post_rows("/predict?model=iris", times, "application/x-npy").npy.shape == (1, 3)
         assert not has_tensorflow(service)
         assert service.metric("layertap_engine_fallbacks_total") == 0
         copies = service.get("/models/iris").json["weight_copies"]
@@ -108,28 +111,38 @@ def test_nothing_of_tensorflow_or_keras_is_even_imported(cache, first):
     assert json.loads(done.stdout) == [200, []]
 
 
-def test_rows_that_openvino_does_not_compute_are_tensorflows_once_it_is_there(cache, first):
-    def ask():
-        body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1e30, 0, 0, 0]}]}
-        body["inputs"][0]["name"] = name
-        return service.post("/v2/models/iris/infer", json.dumps(body))
+HUGE = np.array([[3e38, 0, 0, 0], [-3e38, 3e38, 2, 3]], "float32")
+NOT_NUMBERS = '{"instances": [[NaN, 0, 0, 0], [Infinity, 1, 2, 3]]}'
 
-    with serve(cache_dir=cache) as service:
+
+def test_rows_that_openvino_does_not_compute_wait_for_tensorflow_and_hold_up_nobody(cache, first):
+    """They are answered in their own time, with the bytes that TensorFlow gives; others do not wait with them."""
+
+    def ask(rows):
+        return service.post_rows("/predict?model=iris", rows, "application/x-npy")
+
+    def ask_not_numbers():
+        return service.post("/v1/models/iris:predict", NOT_NUMBERS)
+
+    with serve(cache_dir="", engine="tensorflow") as service:
         service.until_ready()
-        [name] = [item["name"] for item in service.get("/models/iris").json["inputs"]]
-        assert ask().status == 503
-        assert service.post_rows("/predict?model=iris", IRIS, "application/x-npy").status == 200
-        service.until(lambda: ask().status == 200, "TensorFlow's answer")
+        huge, not_numbers = ask(HUGE), ask_not_numbers()
+        assert (huge.status, not_numbers.status) == (200, 200)
+    with ThreadPoolExecutor(8) as pool, serve(cache_dir=cache) as service:
+        service.until_ready()
+        assert not has_tensorflow(service)
+        odd = [pool.submit(ask, HUGE) for _ in range(4)]
+        odd_too = [pool.submit(ask_not_numbers) for _ in range(4)]
+        late = service.post_rows("/predict?model=iris&timeout_ms=1", HUGE)
+        assert (late.status, late.json["code"]) == (504, "deadline_exceeded")
+        assert ask(IRIS).status == 200
+        assert [(reply.result().status, reply.result().body) for reply in odd] == [(200, huge.body)] * 4
+        assert [reply.result().json for reply in odd_too] == [not_numbers.json] * 4
         assert has_tensorflow(service)
         assert service.get("/models/iris").json["weight_copies"]["keras"] == 1
-        again = service.post_rows("/predict?model=iris", IRIS, "application/x-npy").npy
-    np.testing.assert_array_equal(again.shape, (2, 3))
-    with serve(cache_dir="") as service:
-        service.until_ready()
-        np.testing.assert_allclose(
-            service.post_rows("/predict?model=iris", IRIS, "application/x-npy").npy, again, rtol=1e-6
-        )
-        assert ask().status == 200
+        assert service.log.count("loading TensorFlow for what OpenVINO does not compute") == 1
+        assert ask(HUGE).body == huge.body
+        assert service.metric("layertap_failed_batches_total") == 0
     assert first
 
 

@@ -34,7 +34,9 @@ def test_an_unloaded_keras_model_leaves_nothing_behind_and_comes_back(shipped_fo
         return made
 
     scheduler = Scheduler(max_queue_rows=100)
-    runtime = Runtime(partial(scan, shipped_folder), opened, scheduler, RuntimeOptions(None, 8, 4, 30.0))
+    runtime = Runtime(
+        partial(scan, shipped_folder), opened, scheduler, RuntimeOptions(None, 8, 4, 30.0, 600.0)
+    )
     scheduler.start()
     runtime.load()
     served = runtime.resolve("iris")

@@ -277,6 +277,67 @@ def test_numbers_that_are_none_give_what_tensorflow_makes_of_them(name, bad):
     np.testing.assert_array_equal(got["called"], wanted["called"])
 
 
+def without_reserve(function):
+    """The function, which fails if it wants TensorFlow's."""
+
+    def reserve():
+        raise AssertionError("it went to the reserve")
+
+    function._reserve = reserve
+    return function
+
+
+LARGE = {
+    "conv": ZOO["conv"],
+    "grouped": ZOO["grouped"],
+    "conv3d": ZOO["conv3d"],
+    "max_pool": ZOO["max_pool"],
+    "average_pool_same": ZOO["average_pool_same"],
+    "softmax": ZOO["softmax"],
+    "normalization": ZOO["normalization"],
+    "batch_norm": (IMAGE, layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()),
+    "separable": ZOO["separable"],
+    "sigmoid": (ROW, layers.Dense(8, activation="relu"), layers.Dense(3, activation="sigmoid")),
+    "tanh": (ROW, layers.Dense(8, activation="tanh"), layers.Dense(3)),
+    "leaky": (ROW, layers.Dense(8), layers.LeakyReLU(), layers.Dense(3, activation="softmax")),
+    "prelu": (IMAGE, layers.PReLU(), layers.Flatten(), layers.Dense(2)),
+    "pad": (IMAGE, layers.ZeroPadding2D(2), layers.GlobalAveragePooling2D(), layers.Reshape((3, 1))),
+}
+
+
+@pytest.mark.parametrize("scale", [1.7e9, 1.7e12, 1e20, 1e24])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_numbers_that_overflow_nowhere_are_openvinos(name, scale):
+    """A time in seconds since 1970 is beyond 2**30; it must not cost a start of TensorFlow."""
+    shape, *steps = LARGE[name]
+    function, tensorflow = both(sequential(shape, *steps))
+    values = np.random.default_rng(3).normal(size=(5, *shape)).astype("float32") * np.float32(scale)
+    values[0] = scale
+    assert_same(without_reserve(function).run({"x": values}), tensorflow.run({"x": values}))
+
+
+@pytest.mark.parametrize(
+    "name", ["squares", "dense_gelu", "transposed", "lstm", "comparison", "sorted", "swish", "masked"]
+)
+def test_large_numbers_where_something_could_overflow_or_be_an_integer_are_tensorflows(name):
+    shape, *steps = ZOO[name]
+    function, _ = both(sequential(shape, *steps))
+    values = np.full((2, *shape), 1e25, "float32")
+    with pytest.raises(AssertionError, match="went to the reserve"):
+        without_reserve(function).run({"x": values})
+
+
+def test_weights_count_for_what_may_overflow():
+    model = sequential(ROW, layers.Dense(3, use_bias=False, kernel_initializer="ones"), layers.ReLU())
+    values = np.full((1, 4), 2.0**40, "float32")
+    function, tensorflow = both(model)
+    assert_same(without_reserve(function).run({"x": values}), tensorflow.run({"x": values}))
+    model.layers[1].set_weights([np.full((4, 3), 2.0**85, "float32")])
+    function, _ = both(model)
+    with pytest.raises(AssertionError, match="went to the reserve"):
+        without_reserve(function).run({"x": values})
+
+
 def test_outputs_that_overflow_are_tensorflows():
     model = sequential(ROW, calling(lambda x: ops.exp(x) - ops.exp(2 * x)))
     function, tensorflow = both(model)

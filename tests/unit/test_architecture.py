@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["fields", "model_config", "settings", "startup", "syntax", "tensors"],
+    1: ["fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
     2: [
         *["device", "cards", "cores"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],

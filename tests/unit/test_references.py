@@ -9,7 +9,8 @@ from numpy_engine import NumpyEngine, graph_of
 from service.engines.expectations import expect
 from service.engines.late import LateEngine
 from service.engines.references import LateFunction, refer_to, refer_to_kept
-from service.errors import LoadError, ModelLoadFailed, ModelLoading
+from service.errors import LoadError
+from service.scheduling.jobs import Deferred
 
 IRIS = graph_of("iris")
 ROWS = {"x": np.array([[1, 2, 3, 4], [4, 3, 2, 1]], "float32")}
@@ -32,38 +33,20 @@ class Opening:
         return NumpyEngine(IRIS)
 
 
-def until_made(function):
-    function._thread.join(PATIENCE_S)
-    assert not function._thread.is_alive()
-
-
-def test_a_function_in_reserve_is_made_elsewhere_and_once():
+def test_a_function_in_reserve_is_made_by_whoever_is_asked_and_once():
     opening = Opening()
+    opening.gate.set()
     function = LateFunction(LateEngine(IRIS.spec(), opening), ("probs",))
     for _ in range(3):
-        with pytest.raises(ModelLoading, match="NaN, infinity, numbers beyond 2"):
+        with pytest.raises(Deferred) as deferred:
             function()
-    opening.gate.set()
-    until_made(function)
+    assert opening.opened == 0
+    made = deferred.value.make()
     expected = NumpyEngine(IRIS).compile(("probs",)).run(ROWS)
+    np.testing.assert_array_equal(made(ROWS)["probs"], expected["probs"])
     np.testing.assert_array_equal(function().run(ROWS)["probs"], expected["probs"])
     assert function() is function()
     assert opening.opened == 1
-
-
-def test_a_failure_is_told_once_and_then_tried_again():
-    opening = Opening(LoadError("Expected a file. Received: nothing there."))
-    opening.gate.set()
-    function = LateFunction(LateEngine(IRIS.spec(), opening), ("probs",))
-    with pytest.raises(ModelLoading):
-        function()
-    until_made(function)
-    with pytest.raises(ModelLoadFailed, match="Received: nothing there"):
-        function()
-    with pytest.raises(ModelLoading):
-        function()
-    until_made(function)
-    assert function().run(ROWS)["probs"].shape == (2, 3)
 
 
 def test_a_late_engine_is_opened_once_for_all_functions_and_told_of():

@@ -93,6 +93,48 @@ def test_while_the_new_one_loads_the_old_one_answers(site):
     assert site.ask() == 2.0
 
 
+def test_a_model_that_exits_is_reported_failed_and_others_are_loaded(site, caplog):
+    put(site.folder, "extra.h5", "2")
+    site.exits = ["extra"]
+    with pytest.raises(ModelLoadFailed, match="ends its thread"):
+        site.runtime.load_model("extra")
+    assert "failed to load" in caplog.text
+    assert "SystemExit" in caplog.text
+    put(site.folder, "iris.h5", "3")
+    site.runtime.load_model("iris")
+    assert site.ask() == 3.0
+
+
+def test_models_that_exit_while_the_service_starts_leave_the_others_ready(tmp_path):
+    made = make_site(tmp_path, {"bad.h5": "1", "iris.h5": "1"}, exits=["bad"])
+    try:
+        assert made.runtime.ready
+        assert made.ask("iris") == 1.0
+        with pytest.raises(ModelLoadFailed):
+            made.runtime.resolve("bad")
+    finally:
+        made.runtime.stop()
+
+
+def test_a_load_that_never_ends_is_reported_failed_and_others_are_loaded(tmp_path, caplog):
+    made = make_site(tmp_path, {"iris.h5": "1"}, load_timeout_s=1.0)
+    go_on = threading.Event()
+    made.before_open = lambda: go_on.wait(WITHIN_S)
+    try:
+        put(tmp_path, "extra.h5", "2")
+        with pytest.raises(ModelLoadFailed, match="load_timeout_s"):
+            made.runtime.load_model("extra")
+        assert "Its thread cannot be ended" in caplog.text
+        assert ("extra", 1, "UNAVAILABLE") in [line[:3] for line in made.index()]
+        made.before_open = lambda: None
+        put(tmp_path, "another.h5", "4")
+        made.runtime.load_model("another")
+        assert made.ask("another") == 4.0
+    finally:
+        go_on.set()
+        made.runtime.stop()
+
+
 def test_while_a_first_version_loads_it_says_so(site):
     put(site.folder, "extra/4/model.h5", "4")
     inside, go_on = threading.Event(), threading.Event()

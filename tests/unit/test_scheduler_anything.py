@@ -105,7 +105,7 @@ class Anything(RuleBasedStateMachine):
         deadline = self.clock.now + wish["patience"]
         request.job = Job(inputs, rows, deadline, lambda _: self.done(request), wish["priority"])
         lane = request.lane = self.lanes[which % len(self.lanes)]
-        full = self.scheduler.waiting_rows >= MAX_QUEUE_ROWS
+        full = self.scheduler.waiting_rows >= MAX_QUEUE_ROWS or (lane.run is None and self.closed_are_full())
         refused = LoadError if lane.error else QueueFull if full else None
         in_time = self.is_sure_to_be_in_time(rows, wish["patience"])
         try:
@@ -116,6 +116,10 @@ class Anything(RuleBasedStateMachine):
             raised = None
             self.requests.append(request)
         assert raised is refused or (raised is QueueFull and not in_time)
+
+    def closed_are_full(self):
+        """Whether as many rows wait for functions that are to be made as may of one model."""
+        return sum(lane.waiting_rows for lane in self.lanes if lane.run is None) >= MAX_QUEUE_ROWS // 4
 
     def is_sure_to_be_in_time(self, rows, patience):
         """Whether a lane is idle, or all that waits takes less than half of the time."""

@@ -2,7 +2,7 @@
 
 import itertools
 import queue
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from service.errors import DeadlineExceeded, InferenceFailed
 from service.scheduling.costs import Cost
 from service.scheduling.families import MARGIN, LaneFamily
 from service.scheduling.scheduler import Job, Lane, Scheduler
+from service.serving.compiling import Compiler, Making
 from service.serving.lanes import LaneCache
 from service.tensors import InferRequest
 
+WITHIN_S = 30.0
 CALL = 1.0  # seconds that any batch takes, besides those of its rows
 
 
@@ -243,9 +245,9 @@ def test_a_function_for_both_is_asked_for_once_and_only_where_it_pays():
 def test_a_models_lanes_get_a_common_one_where_there_is_room(room):
     clock, reports = Clock(), []
     scheduler = Scheduler(max_queue_rows=100, clock=clock, observe=reports.append)
-    compiler = ThreadPoolExecutor(1)
+    compiler = Compiler("test", max_waiting=8, limit_s=WITHIN_S)
     engine = NumpyEngine(graph_of("iris"), before_run=lambda: setattr(clock, "now", clock.now + CALL))
-    lanes = LaneCache(("iris", 1), engine, scheduler, compiler, max_batch_size=8, max_compiled=room)
+    lanes = LaneCache(("iris", 1), engine, scheduler, compiler, compiler, max_batch_size=8, max_compiled=room)
     for path in ("hidden", "probs"):
         lanes.warm((path,))
 
@@ -258,8 +260,9 @@ def test_a_models_lanes_get_a_common_one_where_there_is_room(room):
 
     for _ in range(100):
         ask_both()
-    for _ in range(2):  # it is asked for, and then made
-        compiler.submit(int).result()
+    made = threading.Event()  # it is asked for, and then made
+    compiler.post(("iris", 1), "last", Making(made.set, lambda: True, lambda _: None))
+    assert made.wait(WITHIN_S)
     reports.clear()
     for _ in range(10):
         ask_both()
@@ -267,7 +270,7 @@ def test_a_models_lanes_get_a_common_one_where_there_is_room(room):
     shared = [report.jobs for report in reports].count(2)
     assert shared >= 9 if room else shared == 0  # one time in 32 the other way is tried
     left = lanes.close()
-    compiler.shutdown()
+    compiler.stop()
     del engine
     assert left() is None
 
