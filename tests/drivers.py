@@ -25,13 +25,13 @@ from a2wsgi import WSGIMiddleware
 from flask import Flask
 from numpy_engine import build_runtime
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from service.api.dialects import every_dialect
 from service.api.endpoint import Dialect, Limits
 from service.api.native import NativeEndpoint
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
+from service.drivers.connections import Connections
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
 from service.serving.runtime import Runtime
@@ -266,7 +266,7 @@ class DirectDriver(_OwnLoop):
             lane, lifespan="off", log_config=None, timeout_keep_alive=keep_alive_s, **Worker.CONFIG_KWARGS
         )
         config.load()
-        self._state = state = ServerState()
+        self._state = state = Connections(keep_alive_s)
 
         def connect() -> Protocol:
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
@@ -305,12 +305,25 @@ class DirectDriver(_OwnLoop):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(ANSWER_WITHIN_S)
 
 
-def read_answer(connection: socket.socket, method: str = "POST") -> Answer:
-    """The next reply on a connection."""
-    reply = HTTPResponse(connection, method=method)
+def read_answer(connection: "socket.socket | Replies", method: str = "POST") -> Answer:
+    """The next reply on a connection; where several may be there at once, `connection` is their `Replies`."""
+    reply = HTTPResponse(connection, method=method)  # type: ignore[arg-type]  # it only asks for the file
     reply.begin()
     headers = {name.lower(): value for name, value in reply.getheaders()}
     return Answer(reply.status, headers, reply.read())
+
+
+class Replies(io.BufferedReader):
+    """The replies on a connection, one after the other; what was read ahead with one of them is there for the next."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection.makefile("rb", 0))
+
+    def makefile(self, _mode: str) -> "Replies":
+        return self
+
+    def close(self) -> None:
+        """Each reply closes its file; this one goes on."""
 
 
 def _head(method: str, path: str, query: str, headers: Headers, size: int | None) -> bytes:

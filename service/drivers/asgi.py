@@ -19,6 +19,7 @@ from service.api import catalog
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
+from service.api.problems import problem
 from service.api.remembered import LONGEST, Remembered
 from service.drivers.decoding import DecodingPool, Task
 from service.drivers.direct import DirectRequest
@@ -142,6 +143,22 @@ class ExpressLane:
             if len(url) <= LONGEST:
                 self._routes.keep(url, _ALWAYS, route)
         return route
+
+    def refuse(self, error: LayertapError, target: bytes) -> Reply:
+        """The reply, recorded, to a request that is not read whole; in the words of its dialect.
+
+        Args:
+            error: why.
+            target: path and query, raw, as far as it was read.
+        """
+        path = target.partition(b"?")[0].decode("latin-1")
+        dialect = next((dialect for prefix, dialect in self._dialects if path.startswith(prefix)), None)
+        reply = problem(error) if dialect is None else dialect.problem(error)
+        reply.headers["x-request-id"] = request_id = self._telemetry.request_id(None)
+        self._telemetry.metrics.rejected.labels(error.code).inc()
+        route = UNKNOWN if dialect is None else dialect.name
+        self._telemetry.answered(route, UNKNOWN, reply.status, None, request_id)
+        return reply
 
     def begin(
         self, endpoint: Endpoint, request: HttpRequest, answer: Callable[[Reply], None]
