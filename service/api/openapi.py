@@ -50,7 +50,8 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
             "version": API_VERSION,
             "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
             f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
-            f"`{errors.MethodNotAllowed.code}`; every error is a problem document with a stable `code`. "
+            f"`{errors.MethodNotAllowed.code}`; a target or a head that is too large 414 "
+            f"`{errors.TargetTooLong.code}` or 431 `{errors.HeadTooLarge.code}`; every error is a problem document with a stable `code`. "
             'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
             "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },

@@ -21,6 +21,7 @@ from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
 from service.api.problems import problem
 from service.api.remembered import LONGEST, Remembered
+from service.drivers.connections import ConnectionLimits
 from service.drivers.decoding import DecodingPool, Task
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange, body_too_large
@@ -71,6 +72,7 @@ class ExpressLane:
         max_body_bytes: the largest request body.
         decode_threads: threads for pictures and large bodies.
         max_decoding: how many requests may wait for those threads.
+        connection_limits: for the connections of its server; under the worker's protocol only.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ExpressLane:
         max_body_bytes: int,
         decode_threads: int,
         max_decoding: int,
+        connection_limits: ConnectionLimits,
     ) -> None:
         self._runtime = runtime
         self._telemetry = telemetry
@@ -94,6 +97,7 @@ class ExpressLane:
         self._rest = rest
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
+        self.connection_limits = connection_limits
         self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
         self._decoding = DecodingPool(decode_threads, max_decoding)
         # Of their own: a reply that is there must not wait behind bodies that are not even read.

@@ -6,14 +6,34 @@ That look takes the place of a timer for each request: it closes what has been i
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Protocol
 
 from uvicorn.server import ServerState
 
+from service.settings import Settings
+
 _LOOK_EVERY_S = 1.0
 _LOOK_OFTEN_S = 0.05  # while the server stops
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The part of the settings that connections need; each is described there."""
+
+    keep_alive_s: float
+    max_head_bytes: int
+    max_headers: int
+    max_target_bytes: int
+
+
+def limits_of(settings: Settings) -> ConnectionLimits:
+    """The limits that the settings say."""
+    names = (field.name for field in dataclasses.fields(ConnectionLimits))
+    return ConnectionLimits(**{name: getattr(settings, name) for name in names})
 
 
 class Watched(Protocol):
@@ -37,18 +57,19 @@ class Connections(ServerState):
     """Every connection of one event loop; to uvicorn, its server's state.
 
     Args:
-        keep_alive_s: how long one may be idle.
+        limits: for each of them.
 
     Attributes:
+        limits: as given.
         draining: the server stops: what was sent is answered, and then connections end.
         date: the header line of every reply. Source: RFC 9110, section 6.6.1.
     """
 
     connections: set[Any]
 
-    def __init__(self, keep_alive_s: float) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         super().__init__()
-        self._keep_alive_s = keep_alive_s
+        self.limits = limits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next: asyncio.TimerHandle | None = None
         self.draining = False
@@ -87,10 +108,10 @@ class Connections(ServerState):
 
     @property
     def _every_s(self) -> float:
-        return min(_LOOK_EVERY_S, self._keep_alive_s / 4)
+        return min(_LOOK_EVERY_S, self.limits.keep_alive_s / 4)
 
     def _look_at(self, connection: Watched, now: float) -> None:
         if connection.since is None:
             connection.since = now
-        elif connection.idle and (self.draining or now - connection.since >= self._keep_alive_s):
+        elif connection.idle and (self.draining or now - connection.since >= self.limits.keep_alive_s):
             connection.transport.close()

@@ -1,25 +1,18 @@
-"""Owns one connection: what httptools reads of it becomes requests, answered one after the other in their order.
+"""Owns one connection: its requests in their order, each with its way and its turn, and what is sent.
 
 A small request for inference that comes alone takes the direct way (`incoming.SmallRequest`); everything else is a task
-that speaks ASGI with the application (`incoming.AsgiRequest`). While a request is answered nothing more is read, so what
-a client sends without waiting cannot pile up here.
-
-No protocol but HTTP/1 is spoken, so a wish for another one is passed over, as RFC 9110 allows in section 7.8. httptools
-takes such a request for one without a body, which would then be read as the next request: its head is read again
-without the wish. Source: https://github.com/MagicStack/httptools/issues/124
+that speaks ASGI with the application (`asgi_request.AsgiRequest`). While a request is answered nothing more is parsed, so
+what a client sends without waiting cannot pile up here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
-import httptools
 from uvicorn import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
@@ -27,28 +20,33 @@ from service.api.endpoint import Endpoint
 from service.api.http import HttpRequest, join_headers
 from service.api.problems import problem
 from service.drivers.asgi import ExpressLane, Route
+from service.drivers.asgi_request import AsgiRequest, scope_of
 from service.drivers.connections import Connections
-from service.drivers.incoming import AsgiRequest, Incoming, Refused, SmallRequest
-from service.errors import InvalidRequest, LayertapError, NotSupported, ServiceError
+from service.drivers.incoming import Incoming, Refused, SmallRequest
+from service.drivers.reading import RequestReader
+from service.errors import InvalidRequest, LayertapError
 
-_log = logging.getLogger("layertap.connections")
-
-_SLICE = 16 * 1024  # bytes that are parsed before it is looked whether to read on
 _SMALL = 64 * 1024  # bytes of a reply that are joined with their head: one write is cheaper then
 
 
-class Protocol(asyncio.Protocol):
-    """One connection, for the worker class; arguments are those of uvicorn's own protocols.
-
-    Attributes:
-        since: as `connections.Watched`.
-    """
+class Protocol(RequestReader):
+    """One connection, for the worker class; arguments are those of uvicorn's own protocols."""
 
     __slots__ = (
-        "_addresses", "_app", "_app_state", "_current", "_deaf", "_expects", "_headers", "_held", "_in_head", "_lane",
-        "_parser", "_paused", "_reading", "_root_path", "_state", "_url", "_waiting", "_write_paused", "loop", "since",
-        "tasks", "transport",
-    )  # fmt: skip
+        *(
+            "_app",
+            "_app_state",
+            "_current",
+            "_held",
+            "_known",
+            "_lane",
+            "_paused",
+            "_root_path",
+            "_state",
+            "_waiting",
+        ),
+        *("_write_paused", "loop", "tasks", "transport"),
+    )
 
     transport: asyncio.Transport
 
@@ -59,27 +57,18 @@ class Protocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        super().__init__(server_state.limits)
         self.loop = _loop or asyncio.get_event_loop()
-        self.since: float | None = None
         self.tasks = server_state.tasks
         self._state = server_state
         self._app: Any = config.loaded_app
         self._app_state = app_state
         self._root_path = config.root_path
         self._lane = self._app if isinstance(self._app, ExpressLane) else None
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._addresses: dict[str, Any] | None = None
-        # What is read now:
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._in_head = False
-        self._expects = False
-        self._reading: Incoming | None = None  # its body is
-        self._deaf = False  # nothing more is
-        # What waits:
-        self._current: Incoming | None = None  # for its reply
-        self._waiting: deque[Incoming] = deque()  # for its turn
-        self._held = b""  # to be parsed
+        self._known: dict[str, Any] | None = None  # what the application gets with every request
+        self._current: Incoming | None = None  # waits for its reply
+        self._waiting: deque[Incoming] = deque()  # wait for their turn
+        self._held = b""  # waits to be parsed
         self._paused = False
         self._write_paused = False
 
@@ -101,15 +90,6 @@ class Protocol(asyncio.Protocol):
         self._held = b""
         self._parser = None  # it holds this object: together they would be garbage for `gc`
 
-    def data_received(self, data: bytes) -> None:
-        """Something was read."""
-        if self._is_busy():
-            self._hold(data)
-        elif len(data) > _SLICE:
-            self._feed_slices(data)
-        elif not self._deaf:
-            self._feed(data)
-
     def pause_writing(self) -> None:
         """The client does not read; it gets no further reply until it does."""
         self._write_paused = True
@@ -128,8 +108,6 @@ class Protocol(asyncio.Protocol):
         """Whether it waits for a request of which nothing was read yet."""
         return self._current is None and not self._in_head and not self._write_paused
 
-    # -- what is read -------------------------------------------------------------------------------------
-
     def _is_busy(self) -> bool:
         """Whether what comes now belongs to a later request than the one that is answered."""
         return self._write_paused or (self._current is not None and self._reading is None)
@@ -139,91 +117,16 @@ class Protocol(asyncio.Protocol):
             self._held += data
             self.pause()
 
-    def _feed_slices(self, data: bytes) -> None:
-        view = memoryview(data)
-        for start in range(0, len(data), _SLICE):
-            if self._is_busy():
-                self._hold(data[start:])
-                return
-            if self._deaf:
-                return
-            self._feed(view[start : start + _SLICE])
-
-    def _feed(self, data: bytes | memoryview) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if not self._deaf:
-                self._pass_over_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            _log.error("a request could not be read", exc_info=error.__context__)
-            self._refuse(ServiceError("The service failed on this request; its log has the cause."))
-        except httptools.HttpParserError as error:
-            if not self._deaf:
-                self._refuse(
-                    InvalidRequest(f"Expected a request in HTTP/1.1. Received: one with a fault ({error}).")
-                )
-
-    def _pass_over_upgrade(self, rest: bytes | memoryview) -> None:
-        """Reads a head again, without its wish for another protocol, and what came after it."""
-        old = self._parser
-        lines = [b"%b %b HTTP/%b" % (old.get_method(), self._url, old.get_http_version().encode())]
-        lines += [b"%b: %b" % header for header in self._headers if header[0] != b"upgrade"]
-        self._parser = httptools.HttpRequestParser(self)
-        self._feed(b"\r\n".join([*lines, b"", b""]))
-        if rest and not self._deaf:
-            self._feed(rest)
-
-    def on_message_begin(self) -> None:
-        """From the parser: a request begins."""
-        self._url = b""
-        self._headers = []
-        self._expects = False
-        self._in_head = True
-        self.since = None
-
-    def on_url(self, url: bytes) -> None:
-        """From the parser: a piece of the request's target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """From the parser: a header; what stands behind a body is passed over, as RFC 9110 allows in section 6.5.1."""
-        if self._in_head:
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self._expects = True
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """From the parser: the head was read."""
-        self._in_head = False
-        if self._deaf:
-            return
-        if self._parser.should_upgrade():
-            if self._parser.get_method() == b"CONNECT":
-                self._refuse(NotSupported("Expected a request to this server. Received: CONNECT."))
-            return  # else it comes again
-        request = self._admit()
-        if request is not None:
-            self._reading = request
-            self._queue(request)
-
-    def on_body(self, body: bytes) -> None:
-        """From the parser: a piece of a body was read."""
-        if self._reading is not None:
-            self._reading.add(body)
-
-    def on_message_complete(self) -> None:
-        """From the parser: a request was read whole."""
-        request, self._reading = self._reading, None
-        if request is not None:
-            self._deaf = self._deaf or not request.keep_alive
-            request.end()
-
     # -- requests -----------------------------------------------------------------------------------------
 
     def _admit(self) -> Incoming | None:
-        """The request whose head was read, on its way; `None` where it was refused."""
+        """Takes in the request whose head was read; `None` where it was refused."""
+        request = self._find_way()
+        if request is not None:
+            self._queue(request)
+        return request
+
+    def _find_way(self) -> Incoming | None:
         lane, parser = self._lane, self._parser
         keep_alive, old = parser.should_keep_alive(), parser.get_http_version() == "1.0"
         route = self._find_route()
@@ -272,36 +175,25 @@ class Protocol(asyncio.Protocol):
 
     def _take_the_long_way(self, *, keep_alive: bool, old: bool) -> AsgiRequest | None:
         """The request whose head was read, for the application; `None` where it was refused."""
-        try:
-            target = httptools.parse_url(self._url)
-        except httptools.HttpParserInvalidURLError:
-            self._refuse(
-                InvalidRequest(f"Expected a path as the request's target. Received: {self._url[:200]!r}.")
-            )
-            return None
-        if self._addresses is None:
-            self._addresses = {
+        if self._known is None:
+            self._known = {
                 "server": get_local_addr(self.transport),
                 "client": get_remote_addr(self.transport),
                 "scheme": "https" if is_ssl(self.transport) else "http",
             }
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": self._parser.get_http_version(),
-            "method": self._parser.get_method().decode("ascii"),
-            "root_path": self._root_path,
-            "path": self._root_path + unquote(target.path.decode("ascii")),
-            "raw_path": self._root_path.encode("ascii") + target.path,
-            "query_string": target.query or b"",
-            "headers": self._headers,
-            "state": self._app_state.copy(),
-            **self._addresses,
-        }
         if old and any(name == b"transfer-encoding" for name, _ in self._headers):
             keep_alive = (
                 False  # RFC 9112, section 6.1: who else reads this connection may see it end elsewhere
             )
+        parser, known = self._parser, {**self._known, "state": self._app_state.copy()}
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        try:
+            scope = scope_of(
+                method, self._url, self._headers, http_version=version, root_path=self._root_path, known=known
+            )
+        except InvalidRequest as error:
+            self._refuse(error)
+            return None
         return AsgiRequest(self, self._app, scope, expects=self._expects, keep_alive=keep_alive, old=old)
 
     def go_the_long_way(self, request: SmallRequest) -> None:
@@ -324,6 +216,7 @@ class Protocol(asyncio.Protocol):
         """Answers what cannot be read, once its turn has come, and reads nothing more."""
         self._deaf = True
         self._in_head = False
+        self._head_bytes = 0
         reading, self._reading = self._reading, None
         if reading is not None:
             if reading is not self._current:

@@ -13,8 +13,10 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # it publi
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
-from service.drivers.connections import Connections
+from service.drivers.asgi import ExpressLane
+from service.drivers.connections import Connections, limits_of
 from service.drivers.protocol import Protocol
+from service.settings import Settings
 
 _ACCEPTS = 256  # connections taken at a time; what waits longer is read no later for it
 
@@ -51,7 +53,9 @@ class HospitableServer(Server):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.server_state: Connections = Connections(config.timeout_keep_alive)
+        app = config.app
+        limits = app.connection_limits if isinstance(app, ExpressLane) else limits_of(Settings())
+        self.server_state: Connections = Connections(limits)
         self._doors: list[socket.socket] = []
         self._opening: set[asyncio.Task[Any]] = set()  # a loop holds its tasks only weakly
 

@@ -4,13 +4,14 @@ import gc
 import queue
 import socket
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import numpy as np
 import pytest
 from bodies import BODIES, ROWS, npy
-from drivers import ANSWER_WITHIN_S, Gate, Replies, open_site, read_answer
+from drivers import ANSWER_WITHIN_S, CONNECTION_LIMITS, Gate, Replies, open_site, read_answer
 
 from service.drivers.asgi import SMALL_BODY_BYTES
 from service.drivers.direct import DirectRequest
@@ -187,7 +188,7 @@ def test_every_reply_says_when_it_was_made(site, data):
 def test_a_connection_that_is_idle_for_long_is_closed_and_one_that_waits_for_its_reply_is_not():
     gate = Gate()
     with (
-        open_site("iris", gate=gate, keep_alive_s=2) as site,
+        open_site("iris", gate=gate, connection_limits=replace(CONNECTION_LIMITS, keep_alive_s=2)) as site,
         connect(site) as idle,
         connect(site) as busy,
     ):
