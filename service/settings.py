@@ -92,6 +92,14 @@ class Settings:
     keep_alive_s: float = setting(
         75.0, "how long a connection may be idle; longer than the load balancers in front", low=1
     )
+    linger_timeout_s: float = setting(
+        10.0,
+        "how long what a refused client still sends is read and forgotten, so that it comes to read the refusal",
+        low=0.1,
+    )
+    max_unread_bytes: int = setting(
+        64 * 2**20, "how much of what a refused client still sends is read and forgotten", low=0
+    )
     max_head_bytes: int = setting(
         32 * 2**10, "largest head of a request: its first line and its headers", low=16 * 2**10
     )

@@ -290,6 +290,11 @@ class DirectDriver(_OwnLoop):
                 connection.sendall(body if declared else chunk + b"0\r\n\r\n")
             return read_answer(connection, method)
 
+    @property
+    def connections(self) -> list[Protocol]:
+        """Those that are open."""
+        return list(self._state.connections)
+
     def close(self) -> None:
         self._call(self._end())
         self._stop()

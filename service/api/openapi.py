@@ -28,6 +28,7 @@ from service.serving.served import ModelStatus
 API_VERSION = "0.2.0"
 
 _SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
+_OF_CONNECTIONS = (errors.TargetTooLong, errors.HeadTooLarge)  # whatever is asked, it may be refused so
 _OF_DIALECTS = (errors.AdminOff, errors.NotSupported)  # the native API has no words for what they refuse
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 
@@ -50,8 +51,9 @@ def describe_api(models: Sequence[ModelStatus]) -> dict[str, Any]:
             "version": API_VERSION,
             "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
             f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
-            f"`{errors.MethodNotAllowed.code}`; a target or a head that is too large 414 "
-            f"`{errors.TargetTooLong.code}` or 431 `{errors.HeadTooLarge.code}`; every error is a problem document with a stable `code`. "
+            f"`{errors.MethodNotAllowed.code}`. Whatever is asked, it may also be refused with "
+            f"{', '.join(f'{error.status} `{error.code}`' for error in _OF_CONNECTIONS)}. Every error is a problem "
+            "document with a stable `code`. "
             'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
             "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },
@@ -137,7 +139,7 @@ def _service_paths() -> dict[str, Any]:
 
 def _inference(name: str, summary: str, schema: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
     features = name == "features"
-    elsewhere = (*_SERVICE_WIDE, *_OF_DIALECTS)
+    elsewhere = (*_SERVICE_WIDE, *_OF_CONNECTIONS, *_OF_DIALECTS)
     excluded = elsewhere if features else (*elsewhere, *_ABOUT_LAYERS)
     formats = {
         JSON: {"schema": ref(schema)},

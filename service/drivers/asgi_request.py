@@ -84,7 +84,7 @@ class AsgiRequest(Incoming):
     """
 
     __slots__ = (
-        "_app", "_body", "_error", "_expects", "_gone", "_pieces", "_read", "_replied", "_scope", "_start", "_wake", "_whole",
+        "_app", "_body", "_error", "_expects", "_gone", "_pieces", "_read", "_scope", "_start", "_wake", "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +96,7 @@ class AsgiRequest(Incoming):
         self._expects = expects
         self._body = bytearray()
         self._whole = self._read = False  # the body has come; the application has all of it
-        self._gone = self._replied = False
+        self._gone = False
         self._error: LayertapError | None = None
         self._wake = asyncio.Event()
         self._start: Message | None = None
@@ -111,7 +111,9 @@ class AsgiRequest(Incoming):
 
     def add(self, piece: bytes) -> None:
         """More of its body was read; nobody wants it once there is a reply."""
-        if self._replied:
+        if self.replied:
+            if self.connection.is_too_much(self.size):
+                self.connection.transport.abort()
             return
         self._body += piece
         if len(self._body) > _HIGH_WATER:
@@ -143,7 +145,7 @@ class AsgiRequest(Incoming):
             error = ours
         except Exception:  # noqa: BLE001 every request is answered, whatever went wrong
             _log.exception("%s %s failed", self._scope["method"], self._scope["path"])
-        if not self._replied and not self._gone:
+        if not self.replied and not self._gone:
             self._settle(keep_alive=False)
             self.send(problem(error))
 
@@ -151,7 +153,7 @@ class AsgiRequest(Incoming):
         if self._expects and not self._gone:
             self._expects = False
             self.connection.send(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
-        while not self._gone and not self._replied:
+        while not self._gone and not self.replied:
             if self._error is not None:
                 raise self._error
             if self._body or (self._whole and not self._read):
@@ -169,7 +171,7 @@ class AsgiRequest(Incoming):
             self._pieces = []
             return
         start = self._start
-        if start is None or self._replied:
+        if start is None or self.replied:
             raise RuntimeError(f"Expected one reply, its start first. Received: {message['type']}.")
         if piece := message.get("body", b""):
             self._pieces.append(piece)
@@ -188,7 +190,7 @@ class AsgiRequest(Incoming):
 
     def _settle(self, *, keep_alive: bool) -> None:
         """There is a reply."""
-        self._replied = True
+        self.replied = True
         self._wake.set()
         self.keep_alive = self.keep_alive and keep_alive
 

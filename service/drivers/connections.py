@@ -25,6 +25,8 @@ class ConnectionLimits:
     """The part of the settings that connections need; each is described there."""
 
     keep_alive_s: float
+    linger_timeout_s: float
+    max_unread_bytes: int
     max_head_bytes: int
     max_headers: int
     max_target_bytes: int
@@ -50,6 +52,11 @@ class Watched(Protocol):
     @property
     def idle(self) -> bool:
         """Whether it waits for a request of which nothing was read yet."""
+        ...
+
+    @property
+    def lingers(self) -> bool:
+        """Whether its last reply was sent, and it is only open so that the client comes to read that."""
         ...
 
 
@@ -108,10 +115,15 @@ class Connections(ServerState):
 
     @property
     def _every_s(self) -> float:
-        return min(_LOOK_EVERY_S, self.limits.keep_alive_s / 4)
+        limits = self.limits
+        return min(_LOOK_EVERY_S, limits.keep_alive_s / 4, limits.linger_timeout_s / 4)
 
     def _look_at(self, connection: Watched, now: float) -> None:
         if connection.since is None:
             connection.since = now
-        elif connection.idle and (self.draining or now - connection.since >= self.limits.keep_alive_s):
+            return
+        age_s = now - connection.since
+        if connection.lingers and age_s >= self.limits.linger_timeout_s:
+            connection.transport.abort()
+        elif connection.idle and (self.draining or age_s >= self.limits.keep_alive_s):
             connection.transport.close()

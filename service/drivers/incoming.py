@@ -21,6 +21,7 @@ class Connection(Protocol):
     """What a request needs of the connection that it came on."""
 
     loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
     tasks: set[asyncio.Task[None]]
 
     def is_last(self, request: Incoming) -> bool:
@@ -42,6 +43,10 @@ class Connection(Protocol):
 
     def replied(self, *, last: bool) -> None:
         """The current request's reply was sent: the next one's turn comes, or the connection ends."""
+        ...
+
+    def is_too_much(self, size: int) -> bool:
+        """Whether so many bytes are more than are read for nothing."""
         ...
 
     def pause(self) -> None:
@@ -67,15 +72,17 @@ class Incoming:
 
     Attributes:
         size: of its body as far as it was read, in bytes.
+        replied: whether it has its reply.
         fed: how many bytes of the connection were read for that, about; more where the body comes in chunks.
     """
 
-    __slots__ = ("connection", "fed", "keep_alive", "old", "size")
+    __slots__ = ("connection", "fed", "keep_alive", "old", "replied", "size")
 
     def __init__(self, connection: Connection, *, keep_alive: bool, old: bool) -> None:
         self.connection = connection
         self.keep_alive = keep_alive
         self.old = old
+        self.replied = False
         self.size = self.fed = 0
 
     def begin(self) -> None:
@@ -96,6 +103,7 @@ class Incoming:
 
     def send(self, reply: Reply) -> None:
         """Sends the reply, and tells the connection."""
+        self.replied = True
         connection = self.connection
         last = connection.is_last(self)
         connection.send(reply.head(connection.lines(last=last, old=self.old)), reply.body)
@@ -112,7 +120,7 @@ class SmallRequest(Incoming):
         request: still without its body.
     """
 
-    __slots__ = ("_direct", "_endpoint", "_lane", "_replied", "request")
+    __slots__ = ("_direct", "_endpoint", "_lane", "request")
 
     def __init__(
         self,
@@ -128,7 +136,6 @@ class SmallRequest(Incoming):
         self._lane = lane
         self._endpoint = endpoint
         self.request = request
-        self._replied = False
         self._direct: DirectRequest | None = None
 
     def add(self, piece: bytes) -> None:
@@ -141,7 +148,7 @@ class SmallRequest(Incoming):
             self.connection.go_the_long_way(self)
             return
         direct = self._lane.begin(self._endpoint, self.request, self.answer)
-        if not self._replied:
+        if not self.replied:
             self._direct = direct
 
     def leave(self) -> None:
@@ -151,7 +158,6 @@ class SmallRequest(Incoming):
 
     def answer(self, reply: Reply) -> None:
         """Sends the reply."""
-        self._replied = True
         self._direct = None  # it holds this method: together they would be garbage for `gc`
         self.send(reply)
 
@@ -178,13 +184,20 @@ class Refused(Incoming):
         self._its_turn = True
         self._refuse_once_due()
 
+    def add(self, piece: bytes) -> None:  # noqa: ARG002 nobody reads it
+        """More of its body came; it is not heard out for ever."""
+        if self.connection.is_too_much(self.size):
+            self.keep_alive = False
+            self.end()
+
     def end(self) -> None:
         """It was read as far as it will be."""
         self._whole = True
         self._refuse_once_due()
 
     def _refuse_once_due(self) -> None:
-        if self._its_turn and self._whole:
+        if self._its_turn and self._whole and not self.replied:
+            self.replied = True
             connection = self.connection
             last = connection.is_last(self)
             connection.send(self._refuse(connection.lines(last=last, old=self.old)), b"")

@@ -33,19 +33,8 @@ class Protocol(RequestReader):
     """One connection, for the worker class; arguments are those of uvicorn's own protocols."""
 
     __slots__ = (
-        *(
-            "_app",
-            "_app_state",
-            "_current",
-            "_held",
-            "_known",
-            "_lane",
-            "_paused",
-            "_root_path",
-            "_state",
-            "_waiting",
-        ),
-        *("_write_paused", "loop", "tasks", "transport"),
+        *("_app", "_app_state", "_current", "_held", "_known", "_lane", "_paused", "_root_path", "_state"),
+        *("_unread", "_waiting", "_write_paused", "lingers", "loop", "tasks", "transport"),
     )
 
     transport: asyncio.Transport
@@ -71,6 +60,8 @@ class Protocol(RequestReader):
         self._held = b""  # waits to be parsed
         self._paused = False
         self._write_paused = False
+        self._unread = 0  # bytes that came and were passed over
+        self.lingers = False
 
     # -- the socket ---------------------------------------------------------------------------------------
 
@@ -82,12 +73,10 @@ class Protocol(RequestReader):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio's signature
         """The client has gone, or the reply that ends the connection was sent."""
         self._state.lost(self)
-        self._deaf = True
         if self._current is not None:
             self._current.leave()
-        self._current = self._reading = None
-        self._waiting.clear()
-        self._held = b""
+        self._current = None
+        self._stop_reading()
         self._parser = None  # it holds this object: together they would be garbage for `gc`
 
     def pause_writing(self) -> None:
@@ -106,16 +95,33 @@ class Protocol(RequestReader):
     @property
     def idle(self) -> bool:
         """Whether it waits for a request of which nothing was read yet."""
-        return self._current is None and not self._in_head and not self._write_paused
+        return self._current is self._reading is None and not self._in_head and not self._write_paused
 
     def _is_busy(self) -> bool:
         """Whether what comes now belongs to a later request than the one that is answered."""
         return self._write_paused or (self._current is not None and self._reading is None)
 
     def _hold(self, data: bytes) -> None:
-        if not self._deaf:
-            self._held += data
-            self.pause()
+        self._held += data
+        self.pause()
+
+    def _overhear(self, size: int) -> None:
+        self._unread += size
+        if self.is_too_much(self._unread):
+            self.transport.abort()
+
+    def is_too_much(self, size: int) -> bool:
+        """Whether so many bytes are more than are read for nothing."""
+        return size > self._limits.max_unread_bytes
+
+    def _stop_reading(self) -> None:
+        """Reads no further requests, nor the rest of one."""
+        self._deaf = True
+        self._in_head = False
+        self._reading = None
+        self._head_bytes = 0
+        self._held = b""
+        self._waiting.clear()
 
     # -- requests -----------------------------------------------------------------------------------------
 
@@ -170,8 +176,10 @@ class Protocol(RequestReader):
         if not lane.refusals.is_late(reading_s, rounds.waited_s, self._url):
             return None
         rounds.refused()
-        given = next((value for name, value in self._headers if name == b"x-request-id"), None)
-        return partial(lane.refusals.refuse, endpoint, reading_s + rounds.waited_s, given)
+        return partial(lane.refusals.refuse, endpoint, reading_s + rounds.waited_s, self._given_id())
+
+    def _given_id(self) -> bytes | None:
+        return next((value for name, value in self._headers if name == b"x-request-id"), None)
 
     def _take_the_long_way(self, *, keep_alive: bool, old: bool) -> AsgiRequest | None:
         """The request whose head was read, for the application; `None` where it was refused."""
@@ -214,23 +222,23 @@ class Protocol(RequestReader):
 
     def _refuse(self, error: LayertapError) -> None:
         """Answers what cannot be read, once its turn has come, and reads nothing more."""
-        self._deaf = True
-        self._in_head = False
-        self._head_bytes = 0
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            if reading is not self._current:
-                self._waiting.remove(reading)
-            elif reading.fail(error):
+        reading, waiting = self._reading, [each for each in self._waiting if each is not self._reading]
+        self._stop_reading()
+        self._waiting.extend(waiting)
+        if reading is not None and reading is self._current:
+            if reading.fail(error):
                 return
-            else:
-                self._current = None
-        refused = Refused(self, partial(self._write_refusal, error, self._url), keep_alive=False, old=False)
+            self._current = None
+        elif reading is not None and reading.replied:
+            self._end()  # it has its reply; there is no second one
+            return
+        write = partial(self._write_refusal, error, self._url, self._given_id())
+        refused = Refused(self, write, keep_alive=False, old=False)
         refused.end()
         self._queue(refused)
 
-    def _write_refusal(self, error: LayertapError, url: bytes, lines: str) -> bytes:
-        reply = problem(error) if self._lane is None else self._lane.refuse(error, url)
+    def _write_refusal(self, error: LayertapError, url: bytes, request_id: bytes | None, lines: str) -> bytes:
+        reply = problem(error) if self._lane is None else self._lane.refuse(error, url, request_id)
         return reply.head(lines) + reply.body
 
     # -- replies ------------------------------------------------------------------------------------------
@@ -261,12 +269,21 @@ class Protocol(RequestReader):
         self._current = None
         self._state.total_requests += 1
         if last:
-            self._deaf = True
-            self._held = b""
-            self._waiting.clear()
-            self.transport.close()
+            self._end()
         elif self._waiting or self._paused:
             self._go_on()
+
+    def _end(self) -> None:
+        """The last reply was sent. A reset would take it from a client that still sends: each is heard out first.
+
+        Source: RFC 9112, section 9.6.
+        """
+        self._stop_reading()
+        self.lingers = True
+        self.since = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume()
 
     def _go_on(self) -> None:
         """Takes up what has waited for the last reply."""

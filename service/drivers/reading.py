@@ -80,24 +80,31 @@ class RequestReader(asyncio.Protocol):
         """Keeps what is to be read later."""
         raise NotImplementedError
 
+    def _overhear(self, size: int) -> None:
+        """So many more bytes came after all that is read of the connection."""
+        raise NotImplementedError
+
     # -- bytes --------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """From the transport: something came."""
-        if self._is_busy():
+        if self._deaf:
+            self._overhear(len(data))
+        elif self._is_busy():
             self._hold(data)
         elif len(data) > _SLICE:
             self._feed_slices(data)
-        elif not self._deaf:
+        else:
             self._feed(data)
 
     def _feed_slices(self, data: bytes) -> None:
         view = memoryview(data)
         for start in range(0, len(data), _SLICE):
+            if self._deaf:
+                self._overhear(len(data) - start)
+                return
             if self._is_busy():
                 self._hold(data[start:])
-                return
-            if self._deaf:
                 return
             self._feed(view[start : start + _SLICE])
 

@@ -356,7 +356,8 @@ def test_every_code_of_the_tree_is_declared_where_it_belongs(document):
         for path, methods in document["paths"].items()
         if path in {"/predict", "/features"}
     }
-    elsewhere = {NotFound.code, MethodNotAllowed.code, AdminOff.code, NotSupported.code}
+    refused_anywhere = {code for code in codes if f"`{code}`" in document["info"]["description"]}
+    elsewhere = {NotFound.code, MethodNotAllowed.code, AdminOff.code, NotSupported.code} | refused_anywhere
     assert declared["/features"] == codes.keys() - elsewhere
     assert declared["/predict"] == declared["/features"] - {"layer_required", "layer_not_found"}
     listed = document["components"]["schemas"]["Problem"]["properties"]["code"]["oneOf"]
