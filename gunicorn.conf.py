@@ -32,7 +32,7 @@ workers = settings.workers
 preload_app = False
 worker_tmp_dir = str(_SHM) if _SHM.is_dir() else None  # heartbeats stay off the disk
 control_socket_disable = True  # nothing here speaks to it, and a read-only folder could not hold it
-keepalive = 75  # seconds: longer than the load balancers in front
+keepalive = int(settings.keep_alive_s)
 graceful_timeout = settings.request_timeout_ms // 1000 + 5  # a request in flight keeps its whole time
 logconfig_dict = logging_config(settings.log_format)
 

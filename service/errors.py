@@ -22,10 +22,12 @@ The tree, as `status code`:
     │   ├── MethodNotAllowed         405 method_not_allowed
     │   ├── NotAcceptable            406 not_acceptable
     │   ├── BodyTooLarge             413 body_too_large
+    │   ├── TargetTooLong            414 target_too_long
     │   ├── UnsupportedMedia         415 unsupported_media_type
     │   ├── UndecodableImage         422 image_not_decodable
     │   │   └── ImageTooLarge        422 image_too_large
-    │   └── QueueFull                429 queue_full
+    │   ├── QueueFull                429 queue_full
+    │   └── HeadTooLarge             431 head_too_large
     ├── ServiceError                 500 internal_error
     │   ├── InferenceFailed          500 inference_failed
     │   ├── EngineStopped            500 engine_stopped
@@ -195,6 +197,14 @@ class NotAcceptable(RequestError):
     title = "Not acceptable"
 
 
+class TargetTooLong(RequestError):
+    """The request's target exceeds `max_target_bytes`."""
+
+    status = 414
+    code = "target_too_long"
+    title = "Target too long"
+
+
 class BodyTooLarge(RequestError):
     """The body exceeds `max_body_bytes`, as sent or once unpacked."""
 
@@ -236,6 +246,14 @@ class QueueFull(RequestError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class HeadTooLarge(RequestError):
+    """The request's head exceeds `max_head_bytes` or `max_headers`, or a body in chunks consists of little else."""
+
+    status = 431
+    code = "head_too_large"
+    title = "Head too large"
 
 
 class ServiceError(LayertapError):

@@ -108,6 +108,22 @@ class Settings:
     decode_threads: int | None = setting(
         None, "threads that decode images and large bodies; unset: usable cores", low=1
     )
+    keep_alive_s: float = setting(
+        75.0, "how long a connection may be idle; longer than the load balancers in front", low=1
+    )
+    linger_timeout_s: float = setting(
+        10.0,
+        "how long what a refused client still sends is read and forgotten, so that it comes to read the refusal",
+        low=0.1,
+    )
+    max_unread_bytes: int = setting(
+        64 * 2**20, "how much of what a refused client still sends is read and forgotten", low=0
+    )
+    max_head_bytes: int = setting(
+        32 * 2**10, "largest head of a request: its first line and its headers", low=16 * 2**10
+    )
+    max_headers: int = setting(100, "headers of one request", low=16)
+    max_target_bytes: int = setting(16 * 2**10, "longest target of a request: its path and query", low=1024)
     max_body_bytes: int = setting(64 * 2**20, "largest request body", low=1)
     max_input_bytes: int = setting(
         512 * 2**20, "largest decoded input of one request: small files can hold large pictures", low=1

@@ -24,6 +24,7 @@ from service.api.trust import Hosts
 from service.cores import usable_cores
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
+from service.drivers.connections import limits_of
 from service.drivers.hosts import NamedLane
 from service.errors import SettingsError
 from service.greeting import greet
@@ -129,6 +130,7 @@ class Service:
             max_body_bytes=self.settings.max_body_bytes,
             decode_threads=self.settings.decode_threads or usable_cores(),
             max_decoding=self.settings.max_queue_rows,
+            connection_limits=limits_of(self.settings),
         )
 
     # -- loading ------------------------------------------------------------------------------------------

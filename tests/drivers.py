@@ -23,7 +23,6 @@ from a2wsgi import WSGIMiddleware
 from flask import Flask
 from numpy_engine import build_runtime
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 from wire import ANSWER_WITHIN_S, Answer, Wire
 
 from service.api.dialects import every_dialect
@@ -32,15 +31,17 @@ from service.api.native import NativeEndpoint
 from service.api.trust import Hosts
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
+from service.drivers.connections import ConnectionLimits, Connections, limits_of
 from service.drivers.hosts import NamedLane
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
 from service.serving.runtime import Runtime
+from service.settings import Settings
 from service.telemetry import Telemetry
 
 LIMITS = Limits(max_input_bytes=1_000_000, max_image_pixels=10_000, max_reply_bytes=200_000)
 MAX_BODY_BYTES = 2_000_000
-KEEP_ALIVE_S = 75
+CONNECTION_LIMITS = limits_of(Settings())
 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
@@ -242,16 +243,13 @@ class DirectDriver(_OwnLoop):
 
     Args:
         lane: the application; its server must not be another driver's.
-        keep_alive_s: how long a connection may be idle.
     """
 
-    def __init__(self, lane: ExpressLane, keep_alive_s: int) -> None:
+    def __init__(self, lane: ExpressLane) -> None:
         super().__init__(uvloop.new_event_loop(), "direct-driver")
-        config = Config(
-            lane, lifespan="off", log_config=None, timeout_keep_alive=keep_alive_s, **Worker.CONFIG_KWARGS
-        )
+        config = Config(lane, lifespan="off", log_config=None, **Worker.CONFIG_KWARGS)
         config.load()
-        self._state = state = ServerState()
+        self._state = state = Connections(lane.connection_limits)
 
         def connect() -> Protocol:
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
@@ -280,6 +278,11 @@ class DirectDriver(_OwnLoop):
             with contextlib.suppress(ConnectionError):  # a server that answers before the end closes
                 wire.send(body if declared else chunk + b"0\r\n\r\n")
             return wire.answer(method)
+
+    @property
+    def connections(self) -> list[Protocol]:
+        """Those that are open."""
+        return list(self._state.connections)
 
     def close(self) -> None:
         self._call(self._end())
@@ -345,7 +348,7 @@ def open_site(
     limits: Limits = LIMITS,
     max_body_bytes: int = MAX_BODY_BYTES,
     max_decoding: int = 64,
-    keep_alive_s: int = KEEP_ALIVE_S,
+    connection_limits: ConnectionLimits = CONNECTION_LIMITS,
     gate: Gate | None = None,
     dialects: Sequence[Dialect] | None = None,
     hosts: Hosts | None = None,
@@ -359,7 +362,7 @@ def open_site(
         limits: sizes.
         max_body_bytes: the largest request body.
         max_decoding: how many requests may be with the decoding threads.
-        keep_alive_s: how long a connection of the direct driver may be idle.
+        connection_limits: of the direct driver.
         dialects: instead of those that are served.
         hosts: what requests may be sent to.
         gate: holds the engine; it is opened at the end, so that a failing test does not hang.
@@ -395,9 +398,10 @@ def open_site(
             max_body_bytes=max_body_bytes,
             decode_threads=2,
             max_decoding=max_decoding,
+            connection_limits=connection_limits,
         )
 
-    drivers = FlaskDriver(app), ExpressDriver(new_lane()), DirectDriver(new_lane(), keep_alive_s)
+    drivers = FlaskDriver(app), ExpressDriver(new_lane()), DirectDriver(new_lane())
     site = Site(runtime, telemetry, *drivers)
     try:
         yield site

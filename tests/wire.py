@@ -82,6 +82,10 @@ class Wire:
         headers = {name.lower(): value for name, value in reply.getheaders()}
         return Answer(reply.status, headers, reply.read())
 
+    def goes_on(self) -> bool:
+        """Waits for the next byte or the end; whether it is a byte, which stays to be read."""
+        return bool(self._reader.peek(1))
+
     def ended(self) -> bool:
         """Waits for the next byte or the end; whether it is the end."""
         return self._reader.read(1) == b""

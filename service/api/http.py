@@ -83,6 +83,11 @@ class HttpRequest:
 _STATUS_LINES = {int(status): f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
+def status_line(status: int) -> str:
+    """The first line of a reply."""
+    return _STATUS_LINES[status]
+
+
 @dataclass(slots=True)
 class Reply:
     """One reply, ready to send.
@@ -99,11 +104,11 @@ class Reply:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
 
-    def written(self, last: str = "") -> bytes:
-        """The whole reply as HTTP/1.1 has it on a connection.
+    def head(self, lines: str = "") -> bytes:
+        """The head as HTTP/1.1 has it on a connection.
 
         Args:
-            last: a further header line, with its end.
+            lines: further header lines, each with its end.
         """
         head = (
             f"{_STATUS_LINES[self.status]}content-type: {self.content_type}\r\n"
@@ -111,4 +116,4 @@ class Reply:
         )
         for name, value in self.headers.items():
             head += f"{name}: {value}\r\n"
-        return f"{head}{last}\r\n".encode("latin-1") + self.body
+        return f"{head}{lines}\r\n".encode("latin-1")

@@ -28,12 +28,13 @@ from service.serving.served import ModelStatus
 
 API_VERSION = "0.2.0"
 
-_SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed, errors.HostNotAllowed)  # no operation's own
-_OF_DIALECTS = (
+_SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
+_OF_CONNECTIONS = (errors.TargetTooLong, errors.HeadTooLarge, errors.HostNotAllowed)  # whatever is asked
+_OF_DIALECTS = (  # the native API has no words for what they refuse
     errors.AdminOff,
     errors.AdminRefused,
     errors.NotSupported,
-)  # the native API has no words for what they refuse
+)
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 
 
@@ -56,7 +57,9 @@ def describe_api(models: Sequence[ModelStatus], server: str = "/") -> dict[str, 
             "version": API_VERSION,
             "description": "Predictions, labels and the output of any hidden layer of Keras models. A path "
             f"that is not listed answers 404 `{errors.NotFound.code}`, a method that is not listed 405 "
-            f"`{errors.MethodNotAllowed.code}`, a Host that is not allowed 403 `{errors.HostNotAllowed.code}`; every error is a problem document with a stable `code`. "
+            f"`{errors.MethodNotAllowed.code}`. Whatever is asked, it may also be refused with "
+            f"{', '.join(f'{error.status} `{error.code}`' for error in _OF_CONNECTIONS)}. Every error is a problem "
+            "document with a stable `code`. "
             'Below `/v1` and `/v2` errors are `{"error": message}`, as the clients of those protocols expect; there, '
             "too, a path that is not listed answers an error: 400 below `/v1`, 404, 405 or 501 below `/v2`.",
         },
@@ -142,7 +145,7 @@ def _service_paths() -> dict[str, Any]:
 
 def _inference(name: str, summary: str, schema: str, models: Sequence[ModelStatus]) -> dict[str, Any]:
     features = name == "features"
-    elsewhere = (*_SERVICE_WIDE, *_OF_DIALECTS)
+    elsewhere = (*_SERVICE_WIDE, *_OF_CONNECTIONS, *_OF_DIALECTS)
     excluded = elsewhere if features else (*elsewhere, *_ABOUT_LAYERS)
     formats = {
         JSON: {"schema": ref(schema)},

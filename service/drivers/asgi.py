@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -19,7 +19,9 @@ from service.api import catalog
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
+from service.api.problems import problem
 from service.api.remembered import LONGEST, Remembered
+from service.drivers.connections import ConnectionLimits
 from service.drivers.decoding import DecodingPool, Task
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange, body_too_large
@@ -70,6 +72,7 @@ class ExpressLane:
         max_body_bytes: the largest request body.
         decode_threads: threads for pictures and large bodies.
         max_decoding: how many requests may wait for those threads.
+        connection_limits: for the connections of its server; under the worker's protocol only.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class ExpressLane:
         max_body_bytes: int,
         decode_threads: int,
         max_decoding: int,
+        connection_limits: ConnectionLimits,
     ) -> None:
         self._runtime = runtime
         self._telemetry = telemetry
@@ -93,6 +97,7 @@ class ExpressLane:
         self._rest = rest
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
+        self.connection_limits = connection_limits
         self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
         self._decoding = DecodingPool(decode_threads, max_decoding)
         # Of their own: a reply that is there must not wait behind bodies that are not even read.
@@ -111,7 +116,7 @@ class ExpressLane:
             elif scope["path"] in self._health and scope["method"] == "GET":
                 await _send(self._check_health(scope), send)
             else:
-                await self._rest(with_ascii_query(scope), receive, send)
+                await self.pass_on(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -143,6 +148,23 @@ class ExpressLane:
                 self._routes.keep(url, _ALWAYS, route)
         return route
 
+    def refuse(self, error: LayertapError, target: bytes, request_id: bytes | None) -> Reply:
+        """The reply, recorded, to a request that is not read whole; in the words of its dialect.
+
+        Args:
+            error: why.
+            target: path and query, raw, as far as it was read.
+            request_id: the client's own, if any.
+        """
+        path = target.partition(b"?")[0].decode("latin-1")
+        dialect = next((dialect for prefix, dialect in self._dialects if path.startswith(prefix)), None)
+        reply = problem(error) if dialect is None else dialect.problem(error)
+        reply.headers["x-request-id"] = named = self._telemetry.request_id(request_id)
+        self._telemetry.metrics.rejected.labels(error.code).inc()
+        route = UNKNOWN if dialect is None else dialect.name
+        self._telemetry.answered(route, UNKNOWN, reply.status, None, named)
+        return reply
+
     def begin(
         self, endpoint: Endpoint, request: HttpRequest, answer: Callable[[Reply], None]
     ) -> DirectRequest:
@@ -168,14 +190,26 @@ class ExpressLane:
         self._telemetry.answered(scope["path"], UNKNOWN, reply.status, None, request_id)
         return reply
 
+    async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Any other route. Its body is read before it takes a thread, or half-sent ones would soon have them all."""
+        headers = join_headers(scope["headers"])
+        try:
+            body = await self._read(headers, receive)
+        except ClientGone:
+            return
+        except LayertapError as error:
+            reply = self.refuse(error, scope["raw_path"], headers.get(b"x-request-id"))
+            reply.headers["connection"] = "close"  # the rest of the body is not read
+            await _send(reply, send)
+            return
+        await self._rest(with_ascii_query(scope), _replay(body, receive), send)
+
     async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         headers = join_headers(scope["headers"])
         body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))
         try:
-            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
-                raise body_too_large(self._max_body_bytes)  # noqa: TRY301 one way out for every error
-            body = await self._read(receive)
+            body = await self._read(headers, receive)
             request = HttpRequest("POST", scope["path"], scope["query_string"], headers, body)
             if endpoint.is_heavy(request):
                 call = await self._read_aside(endpoint, exchange, request)
@@ -197,23 +231,25 @@ class ExpressLane:
                 reply.headers["connection"] = "close"  # the rest of the body is not read
         await _send(reply, send)
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body. Raises BodyTooLarge, at once where its size was announced, or ClientGone."""
+        if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
+            raise body_too_large(self._max_body_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
         if message["type"] == "http.request" and not message.get("more_body", False):
             if len(body) > self._max_body_bytes:
                 raise body_too_large(self._max_body_bytes)
             return body
-        chunks, size = [body], len(body)
+        whole = bytearray(body)  # in pieces, small ones would take many times their size
         while message["type"] == "http.request" and message.get("more_body", False):
             message = await receive()
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > self._max_body_bytes:
+            whole += message.get("body", b"")
+            if len(whole) > self._max_body_bytes:
                 raise body_too_large(self._max_body_bytes)
         if message["type"] != "http.request":
             raise ClientGone
-        return b"".join(chunks)
+        return bytes(whole)
 
     def foresee_refusal(self, endpoint: Endpoint, request: HttpRequest, size: int) -> QueueFull | None:
         """What a heavy request would be refused with once its body was there, if it would.
@@ -292,6 +328,16 @@ def with_ascii_query(scope: Scope) -> Scope:
     """The scope for WSGI, whose bridge takes a query of ASCII only."""
     query: bytes = scope["query_string"]
     return scope if query.isascii() else {**scope, "query_string": encode_query(query)}
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that was read, and then what the connection gives."""
+    unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> MutableMapping[str, Any]:
+        return unread.pop() if unread else await receive()
+
+    return next_message
 
 
 async def _send(reply: Reply, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from service.api.endpoint import Endpoint
 from service.api.http import HttpRequest, Reply, join_headers
 from service.api.trust import Hosts
-from service.drivers.asgi import ExpressLane, Scope, Send, with_ascii_query
+from service.drivers.asgi import ExpressLane, Scope, Send
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange
 from service.drivers.waiting import Receive
@@ -30,7 +30,7 @@ class NamedLane(ExpressLane):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
         if scope["type"] == "http" and self._refusal(join_headers(scope["headers"])) is not None:
-            await self._rest(with_ascii_query(scope), receive, send)
+            await self.pass_on(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

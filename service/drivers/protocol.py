@@ -1,229 +1,308 @@
-"""Owns what is ours of a connection: small inference requests take a direct way, everything else is uvicorn's.
+"""Owns one connection: its requests in their order, each with its way and its turn, and what is sent.
 
-uvicorn reads and writes HTTP (httptools parses it) and starts a task for each request, which speaks ASGI with the
-application. Here a small request that was read whole goes straight to `ExpressLane.begin`, and its reply straight to
-the transport. Whatever is not plain (a large, chunked or heavy body, `Expect`, another route or method, requests sent
-without waiting for a reply, a client that reads slowly) is left to uvicorn, untouched.
-
-Source of what is taken over: `HttpToolsProtocol` in uvicorn/protocols/http/httptools_impl.py of uvicorn 0.54.0.
+A small request for inference that comes alone takes the direct way (`incoming.SmallRequest`); everything else is a task
+that speaks ASGI with the application (`asgi_request.AsgiRequest`). While a request is answered nothing more is parsed, so
+what a client sends without waiting cannot pile up here.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from service.api.endpoint import Endpoint
-from service.api.http import HttpRequest, Reply, join_headers
+from service.api.http import HttpRequest, join_headers
+from service.api.problems import problem
 from service.drivers.asgi import ExpressLane, Route
-from service.drivers.direct import DirectRequest
+from service.drivers.asgi_request import AsgiRequest, scope_of
+from service.drivers.connections import Connections
+from service.drivers.incoming import Incoming, Refused, SmallRequest
+from service.drivers.reading import RequestReader
+from service.errors import InvalidRequest, LayertapError
+
+_SMALL = 64 * 1024  # bytes of a reply that are joined with their head: one write is cheaper then
 
 
-class SmallRequest:
-    """A request on its direct way; to uvicorn it is the connection's current cycle.
-
-    Args:
-        connection: where it came from.
-        endpoint: its route.
-        request: still without its body.
-        keep_alive: whether the connection outlives it; uvicorn writes it, too, when the server stops.
-
-    Attributes:
-        response_complete: read by uvicorn, which begins the next request of the connection after this one.
-    """
+class Protocol(RequestReader):
+    """One connection, for the worker class; arguments are those of uvicorn's own protocols."""
 
     __slots__ = (
-        "connection",
-        "direct",
-        "endpoint",
-        "keep_alive",
-        "pieces",
-        "request",
-        "response_complete",
+        *("_app", "_app_state", "_current", "_held", "_known", "_lane", "_paused", "_root_path", "_state"),
+        *("_unread", "_waiting", "_write_paused", "lingers", "loop", "tasks", "transport"),
     )
 
+    transport: asyncio.Transport
+
     def __init__(
-        self, connection: Protocol, endpoint: Endpoint, request: HttpRequest, *, keep_alive: bool
+        self,
+        config: Config,
+        server_state: Connections,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.connection = connection
-        self.endpoint = endpoint
-        self.request = request
-        self.keep_alive = keep_alive
-        self.pieces: list[bytes] = []
-        self.response_complete = False
-        self.direct: DirectRequest | None = None
+        super().__init__(server_state.limits)
+        self.loop = _loop or asyncio.get_event_loop()
+        self.tasks = server_state.tasks
+        self._state = server_state
+        self._app: Any = config.loaded_app
+        self._app_state = app_state
+        self._root_path = config.root_path
+        self._lane = self._app if isinstance(self._app, ExpressLane) else None
+        self._known: dict[str, Any] | None = None  # what the application gets with every request
+        self._current: Incoming | None = None  # waits for its reply
+        self._waiting: deque[Incoming] = deque()  # wait for their turn
+        self._held = b""  # waits to be parsed
+        self._paused = False
+        self._write_paused = False
+        self._unread = 0  # bytes that came and were passed over
+        self.lingers = False
 
-    def whole(self) -> HttpRequest:
-        """The request, once its body is complete."""
-        pieces = self.pieces
-        self.request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return self.request
+    # -- the socket ---------------------------------------------------------------------------------------
 
-    def answer(self, reply: Reply) -> None:
-        """Sends the reply, head and body in one piece."""
-        self.response_complete = True
-        self.direct = None  # it holds this method: together they would be garbage for `gc`
-        connection = self.connection
-        connection.transport.write(reply.written("" if self.keep_alive else "connection: close\r\n"))
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_response_complete()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self.transport = transport  # type: ignore[assignment]  # a socket's
+        self._state.opened(self, self.loop)
 
-    def leave(self) -> None:
-        """The client has gone."""
-        if self.direct is not None:
-            self.direct.leave()
-
-
-class Protocol(HttpToolsProtocol):
-    """One connection, for the worker class; arguments are uvicorn's."""
-
-    cycle: Any  # a SmallRequest, too
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._lane = self.app if isinstance(self.app, ExpressLane) else None
-        self._reading: SmallRequest | None = None
-        self._answering: SmallRequest | None = None
-        self._idle_since: float | None = None
-        self._refused: bytes | None = None  # the reply to a request that is not worth reading
-
-    def on_message_begin(self) -> None:
-        """A request begins; what only uvicorn needs of it waits until it is known to be uvicorn's."""
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers = []
-
-    def on_headers_complete(self) -> None:
-        """A request's head was read: it may be too late for it, it may be small, or it is uvicorn's."""
-        route, lane = self._find_route(), self._lane
-        if route is not None and lane is not None:
-            endpoint, path, query = route
-            self._refused = self._refuse(endpoint, lane)
-            if self._refused is not None:
-                return
-            request = HttpRequest("POST", path, query, join_headers(self.headers), b"")
-            length = request.headers.get(b"content-length", b"")
-            if length.isdigit() and int(length) <= lane.small_body_bytes:
-                small = SmallRequest(self, endpoint, request, keep_alive=self._keeps_alive())
-                self.cycle = self._reading = self._answering = small
-                return
-            if length.isdigit() and self._keeps_alive():
-                self._refused = _refuse_heavy(endpoint, request, int(length), lane)
-                if self._refused is not None:
-                    return
-        self._leave_to_uvicorn()
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of a body was read."""
-        if self._refused is not None:
-            return
-        if self._reading is None:
-            super().on_body(body)
-        else:
-            self._reading.pieces.append(body)
-
-    def on_message_complete(self) -> None:
-        """A request was read whole."""
-        if self._refused is not None:
-            self.transport.write(self._refused)
-            self._refused = None
-            self.on_response_complete()
-            return
-        small, self._reading = self._reading, None
-        if small is None or self._lane is None:
-            super().on_message_complete()
-            return
-        request = small.whole()
-        if small.endpoint.is_heavy(request):
-            self.cycle = self._answering = None
-            self._leave_to_uvicorn()
-            super().on_body(request.body)
-            super().on_message_complete()
-        else:
-            direct = self._lane.begin(small.endpoint, request, small.answer)
-            small.direct = None if small.response_complete else direct
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio's signature
         """The client has gone, or the reply that ends the connection was sent."""
-        if self._answering is not None:
-            self._answering.leave()
-        if isinstance(self.cycle, SmallRequest):
-            self.cycle = None
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-        super().connection_lost(exc)
+        self._state.lost(self)
+        if self._current is not None:
+            self._current.leave()
+        self._current = None
+        self._stop_reading()
+        self._parser = None  # it holds this object: together they would be garbage for `gc`
 
-    # -- idle connections ---------------------------------------------------------------------------------
+    def pause_writing(self) -> None:
+        """The client does not read; it gets no further reply until it does."""
+        self._write_paused = True
 
-    # uvicorn sets a timer after each reply and takes it back with the next request. Here it goes on, and looks at how
-    # long the connection has been idle when it rings.
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._write_paused = False
+        self._go_on()
 
-    def on_response_complete(self) -> None:
-        """A reply was sent: the next request begins, or the connection is idle."""
-        if self.pipeline or self.transport.is_closing():
-            super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._ring_after(self.timeout_keep_alive)
+    def shutdown(self) -> None:
+        """From uvicorn: the server stops."""
+        self._state.drain()
 
-    def timeout_keep_alive_handler(self) -> None:
-        """The timer rings: the connection is closed if it was idle all the time."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is not None:
-            left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-            if left_s > 0:
-                self._ring_after(left_s)
-            else:
-                super().timeout_keep_alive_handler()
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request of which nothing was read yet."""
+        return self._current is self._reading is None and not self._in_head and not self._write_paused
 
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
+    def _is_busy(self) -> bool:
+        """Whether what comes now belongs to a later request than the one that is answered."""
+        return self._write_paused or (self._current is not None and self._reading is None)
 
-    def _ring_after(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self.pause()
+
+    def _overhear(self, size: int) -> None:
+        self._unread += size
+        if self.is_too_much(self._unread):
+            self.transport.abort()
+
+    def is_too_much(self, size: int) -> bool:
+        """Whether so many bytes are more than are read for nothing."""
+        return size > self._limits.max_unread_bytes
+
+    def _stop_reading(self) -> None:
+        """Reads no further requests, nor the rest of one."""
+        self._deaf = True
+        self._in_head = False
+        self._reading = None
+        self._head_bytes = 0
+        self._held = b""
+        self._waiting.clear()
 
     # -- requests -----------------------------------------------------------------------------------------
 
+    def _admit(self) -> Incoming | None:
+        """Takes in the request whose head was read; `None` where it was refused."""
+        request = self._find_way()
+        if request is not None:
+            self._queue(request)
+        return request
+
+    def _find_way(self) -> Incoming | None:
+        lane, parser = self._lane, self._parser
+        keep_alive, old = parser.should_keep_alive(), parser.get_http_version() == "1.0"
+        route = self._find_route()
+        if route is not None and lane is not None:
+            endpoint, path, query = route
+            refuse = self._find_late(endpoint, lane) if keep_alive else None
+            if refuse is not None:
+                return Refused(self, refuse, keep_alive=True, old=old)
+            request = HttpRequest("POST", path, query, join_headers(self._headers), b"")
+            length = request.headers.get(b"content-length", b"")
+            if length.isdigit() and int(length) <= lane.small_body_bytes:
+                return SmallRequest(self, lane, endpoint, request, keep_alive=keep_alive, old=old)
+            error = (
+                lane.foresee_refusal(endpoint, request, int(length))
+                if length.isdigit() and keep_alive
+                else None
+            )
+            if error is not None:
+                given = request.headers.get(b"x-request-id")
+                refuse = partial(lane.refusals.refuse_with, error, endpoint, given)
+                return Refused(self, refuse, keep_alive=True, old=old)
+        return self._take_the_long_way(keep_alive=keep_alive, old=old)
+
     def _find_route(self) -> Route | None:
         """The route of a plain request for inference on a connection that is free; else `None`."""
-        lane, parser = self._lane, self.parser
-        if lane is None or parser.get_method() != b"POST" or self.expect_100_continue or self.root_path:
+        lane = self._lane
+        if (
+            lane is None
+            or self._current is not None
+            or self._expects
+            or self._root_path
+            or self._write_paused
+        ):
             return None
-        if self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
-            return None
-        return None if parser.should_upgrade() else lane.route(self.url)
+        return lane.route(self._url) if self._parser.get_method() == b"POST" else None
 
-    def _refuse(self, endpoint: Endpoint, lane: ExpressLane) -> bytes | None:
-        """The reply to a request that is not worth reading; `None` for all others."""
+    def _find_late(self, endpoint: Endpoint, lane: ExpressLane) -> Callable[[str], bytes] | None:
+        """How a request is refused that is not worth reading; `None` for all others."""
         rounds = lane.rounds(self.loop)
         reading_s = rounds.read()
-        if not lane.refusals.is_late(reading_s, rounds.waited_s, self.url) or not self._keeps_alive():
+        if not lane.refusals.is_late(reading_s, rounds.waited_s, self._url):
             return None
         rounds.refused()
-        given = next((value for name, value in self.headers if name == b"x-request-id"), None)
-        return lane.refusals.refuse(endpoint, reading_s + rounds.waited_s, given)
+        return partial(lane.refusals.refuse, endpoint, reading_s + rounds.waited_s, self._given_id())
 
-    def _keeps_alive(self) -> bool:
-        parser = self.parser
-        return bool(parser.should_keep_alive()) and parser.get_http_version() != "1.0"
+    def _given_id(self) -> bytes | None:
+        return next((value for name, value in self._headers if name == b"x-request-id"), None)
 
-    def _leave_to_uvicorn(self) -> None:
-        """Begins the request as uvicorn does, with the head that was read."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
+    def _take_the_long_way(self, *, keep_alive: bool, old: bool) -> AsgiRequest | None:
+        """The request whose head was read, for the application; `None` where it was refused."""
+        if self._known is None:
+            self._known = {
+                "server": get_local_addr(self.transport),
+                "client": get_remote_addr(self.transport),
+                "scheme": "https" if is_ssl(self.transport) else "http",
+            }
+        if old and any(name == b"transfer-encoding" for name, _ in self._headers):
+            keep_alive = (
+                False  # RFC 9112, section 6.1: who else reads this connection may see it end elsewhere
+            )
+        parser, known = self._parser, {**self._known, "state": self._app_state.copy()}
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        try:
+            scope = scope_of(
+                method, self._url, self._headers, http_version=version, root_path=self._root_path, known=known
+            )
+        except InvalidRequest as error:
+            self._refuse(error)
+            return None
+        return AsgiRequest(self, self._app, scope, expects=self._expects, keep_alive=keep_alive, old=old)
 
+    def go_the_long_way(self, request: SmallRequest) -> None:
+        """Hands a request, read whole, to the application after all."""
+        longer = self._take_the_long_way(keep_alive=request.keep_alive, old=request.old)
+        if longer is not None:
+            self._current = longer
+            longer.begin()
+            longer.add(request.request.body)
+            longer.end()
 
-def _refuse_heavy(endpoint: Endpoint, request: HttpRequest, size: int, lane: ExpressLane) -> bytes | None:
-    """The reply to a request whose long body is not worth taking in; `None` for all others."""
-    error = lane.foresee_refusal(endpoint, request, size)
-    if error is None:
-        return None
-    return lane.refusals.refuse_with(error, endpoint, request.headers.get(b"x-request-id"))
+    def _queue(self, request: Incoming) -> None:
+        if self._current is None and not self._write_paused:
+            self._current = request
+            request.begin()
+        else:
+            self._waiting.append(request)
+
+    def _refuse(self, error: LayertapError) -> None:
+        """Answers what cannot be read, once its turn has come, and reads nothing more."""
+        reading, waiting = self._reading, [each for each in self._waiting if each is not self._reading]
+        self._stop_reading()
+        self._waiting.extend(waiting)
+        if reading is not None and reading is self._current:
+            if reading.fail(error):
+                return
+            self._current = None
+        elif reading is not None and reading.replied:
+            self._end()  # it has its reply; there is no second one
+            return
+        write = partial(self._write_refusal, error, self._url, self._given_id())
+        refused = Refused(self, write, keep_alive=False, old=False)
+        refused.end()
+        self._queue(refused)
+
+    def _write_refusal(self, error: LayertapError, url: bytes, request_id: bytes | None, lines: str) -> bytes:
+        reply = problem(error) if self._lane is None else self._lane.refuse(error, url, request_id)
+        return reply.head(lines) + reply.body
+
+    # -- replies ------------------------------------------------------------------------------------------
+
+    def is_last(self, request: Incoming) -> bool:
+        """Whether the connection ends with the reply to this request."""
+        return not request.keep_alive or (
+            self._state.draining and not self._waiting and not self._held and self._reading is None
+        )
+
+    def lines(self, *, last: bool, old: bool) -> str:
+        """Header lines that every reply has; HTTP/1.0 must be told that the connection goes on."""
+        if last:
+            return f"connection: close\r\n{self._state.date}"
+        return f"connection: keep-alive\r\n{self._state.date}" if old else self._state.date
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Sends a whole reply."""
+        if self.transport.is_closing():
+            return
+        if len(body) <= _SMALL:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+
+    def replied(self, *, last: bool) -> None:
+        """The current request's reply was sent: the next one's turn comes, or the connection ends."""
+        self._current = None
+        self._state.total_requests += 1
+        if last:
+            self._end()
+        elif self._waiting or self._paused:
+            self._go_on()
+
+    def _end(self) -> None:
+        """The last reply was sent. A reset would take it from a client that still sends: each is heard out first.
+
+        Source: RFC 9112, section 9.6.
+        """
+        self._stop_reading()
+        self.lingers = True
+        self.since = None
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.resume()
+
+    def _go_on(self) -> None:
+        """Takes up what has waited for the last reply."""
+        if self._waiting and self._current is None and not self._write_paused:
+            self._current = self._waiting.popleft()
+            self._current.begin()
+        while self._held and not self._is_busy():
+            held, self._held = self._held, b""
+            self._feed_slices(held)
+        self.resume()
+
+    def pause(self) -> None:
+        """Reads nothing more from the client for now."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Reads again, unless something waits to be parsed."""
+        if self._paused and not self._held:
+            self._paused = False
+            self.transport.resume_reading()

@@ -13,7 +13,10 @@ from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # it publi
 from uvicorn import Config, Server
 from uvicorn_worker import UvicornWorker
 
+from service.drivers.asgi import ExpressLane
+from service.drivers.connections import Connections, limits_of
 from service.drivers.protocol import Protocol
+from service.settings import Settings
 
 _ACCEPTS = 256  # connections taken at a time; what waits longer is read no later for it
 
@@ -24,6 +27,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # it publishes no types
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": Protocol,
+        "ws": "none",
         "access_log": False,  # the service has its own; uvicorn's prepared a line for each request and dropped it
         "proxy_headers": False,  # a layer of coroutines around each request, for client addresses
         "server_header": False,
@@ -49,6 +53,9 @@ class HospitableServer(Server):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        app = config.app
+        limits = app.connection_limits if isinstance(app, ExpressLane) else limits_of(Settings())
+        self.server_state: Connections = Connections(limits)
         self._doors: list[socket.socket] = []
         self._opening: set[asyncio.Task[Any]] = set()  # a loop holds its tasks only weakly
 

@@ -21,6 +21,9 @@ SAMPLES = {
     "fail_on_load_error": "true",
     "admin": "true",
     "max_batch_delay_ms": "2.5",
+    "max_head_bytes": "20000",
+    "max_headers": "20",
+    "max_target_bytes": "2000",
 }
 
 

@@ -124,11 +124,11 @@ def test_a_refusal_is_a_whole_reply_in_the_words_of_its_dialect(runtime, endpoin
     telemetry = Telemetry()
     refusals = Refusals(runtime, telemetry)
     for given, named in [(b"mine", b"mine"), (b"no\nname", None), (None, None)]:
-        head, _, body = refusals.refuse(endpoint, 2.3, given).partition(b"\r\n\r\n")
+        head, _, body = refusals.refuse(endpoint, 2.3, given, "date: now\r\n").partition(b"\r\n\r\n")
         status, *lines = head.split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines)
         assert status == b"HTTP/1.1 429 Too Many Requests"
-        assert headers[b"retry-after"] == b"3"
+        assert (headers[b"retry-after"], headers[b"date"]) == (b"3", b"now")
         assert int(headers[b"content-length"]) == len(body)
         assert headers[b"x-request-id"] == (named or headers[b"x-request-id"]) != b""
         assert "refused unread" in json.dumps(json.loads(body))
