@@ -67,6 +67,7 @@ class Compiler:
             OrderedDict()
         )  # by model, in turn
         self._thread: threading.Thread | None = None
+        self._made_now: tuple[tuple[str, int], Hashable] | None = None
         self._usual_s = 0.0
         self._stopped = False
 
@@ -98,13 +99,13 @@ class Compiler:
         )
 
     def post(self, model: tuple[str, int], key: Hashable, making: Making) -> None:
-        """Has a function made in its model's turn; does nothing where it waits already, or once it is stopped.
+        """Has a function made in its model's turn; does nothing where it waits or is made already, or once stopped.
 
         Whoever waits for the function must be seen by `making.wanted` before this is called: what nobody wants when
         its turn comes is forgotten, and only asking again brings it back.
         """
         with self._lock:
-            if self._stopped:
+            if self._stopped or self._made_now == (model, key):
                 return
             self._waiting.setdefault(model, {}).setdefault(key, making)
             if self._thread is None:
@@ -133,15 +134,19 @@ class Compiler:
     def _next(self) -> tuple[Making, bool] | None:
         """The next one in turn, and whether anybody wants it; `None` once it is stopped."""
         with self._lock:
+            self._made_now = None
             while not self._waiting:
                 if self._stopped:
                     return None
                 self._news.wait()
             model, mine = self._waiting.popitem(last=False)
-            making = mine.pop(next(iter(mine)))
+            key = next(iter(mine))
+            making = mine.pop(key)
             if mine:
                 self._waiting[model] = mine  # behind the other models
-            return making, making.wanted()  # under the lock: see `post`
+            wanted = making.wanted()  # under the lock: see `post`
+            self._made_now = (model, key) if wanted else None
+            return making, wanted
 
     def _make(self, making: Making) -> None:
         begun = time.monotonic()

@@ -109,7 +109,7 @@ class LaneCache:
         if reserve is lane and make is not None:
             making = Making(
                 partial(self._make_reserve, lane, make),
-                lambda: lane.busy,
+                partial(_is_wanted, lane),
                 partial(self._reserve_unmade, lane),
             )
             self._reserves.post(self._label, lane, making)
@@ -119,7 +119,7 @@ class LaneCache:
             self._scheduler.fail(lane, self._closed())
             return
         making = Making(
-            partial(self._compile, engine, lane), lambda: lane.busy, partial(self._uncompiled, lane)
+            partial(self._compile, engine, lane), partial(_is_wanted, lane), partial(self._uncompiled, lane)
         )
         self._compiler.post(self._label, lane, making)
 
@@ -240,7 +240,7 @@ class LaneCache:
         with self._lock:
             if self._coming.get(lane.outputs) is lane:
                 del self._coming[lane.outputs]
-            self._family.leave(lane)
+                self._family.leave(lane)
 
     def _make_reserve(self, lane: Lane, make: Callable[[], Run]) -> None:
         try:
@@ -255,6 +255,10 @@ class LaneCache:
         if error is not None:
             _log.error("%s: the function in reserve took longer than load_timeout_s", lane.name)
             self._scheduler.fail(lane, _unmade("it took longer than load_timeout_s."))
+
+
+def _is_wanted(lane: Lane) -> bool:
+    return lane.run is None and lane.busy
 
 
 def _unmade(reason: str) -> ModelLoadFailed:

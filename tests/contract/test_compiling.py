@@ -83,6 +83,16 @@ def test_nothing_is_compiled_for_clients_who_have_gone(held):
     assert bench.cold == [FIRST, ("x",), SECOND]
 
 
+def test_who_comes_while_a_function_is_made_does_not_have_it_made_again(held):
+    site, bench, first, _ = held
+    more = [waiting(site, *asking(FIRST)) for _ in range(5)]
+    assert site.runtime.waiting_compilations == 0
+    bench.release.set()
+    assert {connection.answer().status for connection in (first, *more)} == {200}
+    assert site.express.send(*line(["x"])).status == 200  # made after all that waited
+    assert bench.cold == [FIRST, ("x",)]
+
+
 def test_models_take_turns_at_the_compiler(held):
     site, bench, first, _ = held
     many = [waiting(site, *asking(layers)) for layers in (SECOND, THIRD)]
