@@ -255,11 +255,11 @@ class DirectDriver(_OwnLoop):
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
 
         self._server = self._call(self._loop.create_server(connect, "127.0.0.1", 0))
-        self._address: tuple[str, int] = self._server.sockets[0].getsockname()
+        self.address: tuple[str, int] = self._server.sockets[0].getsockname()
 
     def connect(self) -> Wire:
         """A connection, for what `send` cannot say."""
-        return Wire.to(self._address)
+        return Wire.to(self.address)
 
     def send(
         self,

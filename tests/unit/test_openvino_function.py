@@ -107,7 +107,7 @@ def test_what_is_said_against_a_size_ends_the_preparation():
         opened(doubled()).prepare({"x": TABLE}, 4, refuse)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2.0**30, -(2.0**30)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2.0**120, -(2.0**120)])
 def test_numbers_that_openvino_may_treat_otherwise_go_to_the_reserve(bad):
     reserve = Reserve()
     function = opened(doubled(), reserve)
