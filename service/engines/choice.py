@@ -2,8 +2,8 @@
 
 `auto` takes OpenVINO where it is installed, no GPU is in use, and it gives what Keras gives; else TensorFlow.
 bfloat16 is given where OpenVINO serves, the processor has instructions for it and the model works in it; else
-float32, with the reason. Without instructions OpenVINO either computes in float32 and says so only when asked, or
-imitates bfloat16, which is slower than float32.
+float32, with the reason. Without instructions OpenVINO computes in float32 and says so only when asked (AVX2), or
+imitates bfloat16 (AVX-512 without them).
 """
 
 from __future__ import annotations

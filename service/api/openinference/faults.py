@@ -38,7 +38,7 @@ def fault(error: LayertapError) -> Reply:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, UnsupportedMedia):
         headers["accept-encoding"] = ", ".join(CODINGS)
-    if isinstance(error, MethodNotAllowed):
+    if isinstance(error, MethodNotAllowed) and "allow" in error.details:  # else its driver says it
         headers["allow"] = error.details["allow"]
     return Reply(status, encode_json({"error": _message(error)}), headers=headers)
 
