@@ -146,7 +146,8 @@ def test_errors_run_nothing_are_framed_by_nobody_and_are_what_they_say(plain, na
 
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize(
-    ("path", "status"), [("/docs", 405), ("/v1/models", 400), ("/v2/models", 405), ("/v2/models/iris/infer", 405)]
+    ("path", "status"),
+    [("/docs", 405), ("/v1/models", 400), ("/v2/models", 405), ("/v2/models/iris/infer", 405)],
 )
 def test_a_method_that_nobody_knows_is_told_in_the_paths_own_shape(plain, name, path, status):
     answer = getattr(plain, name).send("TRACE", path)
