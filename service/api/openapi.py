@@ -28,7 +28,12 @@ from service.serving.served import ModelStatus
 API_VERSION = "0.2.0"
 
 _SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
-_OF_CONNECTIONS = (errors.TargetTooLong, errors.HeadTooLarge)  # whatever is asked, it may be refused so
+_OF_CONNECTIONS = (  # whatever is asked, it may be refused so
+    errors.RequestTimedOut,
+    errors.TargetTooLong,
+    errors.TooManyConnections,
+    errors.HeadTooLarge,
+)
 _OF_DIALECTS = (errors.AdminOff, errors.NotSupported)  # the native API has no words for what they refuse
 _ABOUT_LAYERS = (errors.LayerRequired, errors.LayerNotFound)
 

@@ -19,7 +19,12 @@ WAITING = {  # caused by the service's state, not by one request: test_waiting h
 }  # fmt: skip
 DEFECTS = {"internal_error"}
 OF_DIALECTS = {"admin_off", "not_supported"}  # the native API has no words for what they refuse
-OF_CONNECTIONS = {"target_too_long", "head_too_large"}  # tests/attacks
+OF_CONNECTIONS = {
+    "request_timeout",
+    "target_too_long",
+    "too_many_connections",
+    "head_too_large",
+}  # tests/attacks
 OF_ADMINISTRATION = {"model_unloaded"}
 
 

@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.payloads.codecs import encode_json
 
-_KEPT = {400, 403, 404, 405, 413, 414, 415, 429, 431}
+_KEPT = {400, 403, 404, 405, 408, 413, 414, 415, 429, 431}
 
 
 def fault(error: LayertapError) -> Reply:
