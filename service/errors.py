@@ -21,12 +21,14 @@ The tree, as `status code`:
     │   │   └── LayerNotFound        404 layer_not_found
     │   ├── MethodNotAllowed         405 method_not_allowed
     │   ├── NotAcceptable            406 not_acceptable
+    │   ├── RequestTimedOut          408 request_timeout
     │   ├── BodyTooLarge             413 body_too_large
     │   ├── TargetTooLong            414 target_too_long
     │   ├── UnsupportedMedia         415 unsupported_media_type
     │   ├── UndecodableImage         422 image_not_decodable
     │   │   └── ImageTooLarge        422 image_too_large
     │   ├── QueueFull                429 queue_full
+    │   │   └── TooManyConnections   429 too_many_connections
     │   └── HeadTooLarge             431 head_too_large
     ├── ServiceError                 500 internal_error
     │   ├── InferenceFailed          500 inference_failed
@@ -197,6 +199,14 @@ class NotAcceptable(RequestError):
     title = "Not acceptable"
 
 
+class RequestTimedOut(RequestError):
+    """The request came too slowly: its head took longer than `header_timeout_s`, or no more came of its body."""
+
+    status = 408
+    code = "request_timeout"
+    title = "Request timeout"
+
+
 class TargetTooLong(RequestError):
     """The request's target exceeds `max_target_bytes`."""
 
@@ -246,6 +256,13 @@ class QueueFull(RequestError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class TooManyConnections(QueueFull):
+    """More connections than `max_connections`, and none of them can be spared."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
 
 
 class HeadTooLarge(RequestError):

@@ -111,10 +111,29 @@ class Settings:
     keep_alive_s: float = setting(
         75.0, "how long a connection may be idle; longer than the load balancers in front", low=1
     )
+    header_timeout_s: float = setting(
+        10.0, "how long a request's head may take, and a new connection's first request", low=0.1
+    )
+    body_timeout_s: float = setting(20.0, "how long nothing may come of a body that is not complete", low=0.1)
+    send_timeout_s: float = setting(
+        20.0, "how long a client may take nothing of a reply, before its connection is closed", low=0.1
+    )
+    min_rate_bytes_s: int = setting(
+        1024,
+        "bytes a second that a body that comes and a reply that goes must make on average, after the timeouts "
+        "above; 0: any",
+        low=0,
+    )
     linger_timeout_s: float = setting(
         10.0,
         "how long what a refused client still sends is read and forgotten, so that it comes to read the refusal",
         low=0.1,
+    )
+    max_connections: int | None = setting(
+        None,
+        "connections of one worker; those that are idle the longest go where there are more; unset: what the file "
+        "descriptors allow, less 64, and at most 8192",
+        low=1,
     )
     max_unread_bytes: int = setting(
         64 * 2**20, "how much of what a refused client still sends is read and forgotten", low=0

@@ -55,12 +55,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
-        def counter(name: str, doc: str, *labels: str) -> Counter:
-            return Counter(f"layertap_{name}", doc, labels, registry=registry)
-
-        def gauge(name: str, doc: str, *labels: str) -> Gauge:
-            return Gauge(f"layertap_{name}", doc, labels, registry=registry)
-
+        counter, gauge = self._counter, self._gauge
         self.requests = ReplyCounts("layertap_requests", "Replies by route, model and HTTP status.")
         registry.register(self.requests)
         self.rejected = counter("rejected_total", "Error replies by their code.", "reason")
@@ -95,6 +90,22 @@ class Metrics:
             "model_load_seconds", "Seconds from opening the file to ready.", "model", "version"
         )
         self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
+        self._add_connections()
+
+    def _add_connections(self) -> None:
+        self.connections = self._gauge("connections", "Connections by what they wait for.", "phase")
+        self.connection_limit = self._gauge("connection_limit", "How many there may be.")
+        self.connections_closed = self._counter(
+            "connections_closed_total",
+            "Connections that the service ended: by the phase whose time was over, as too_many, or as refused.",
+            "reason",
+        )
+
+    def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        return Counter(f"layertap_{name}", doc, labels, registry=self.registry)
+
+    def _gauge(self, name: str, doc: str, *labels: str) -> Gauge:
+        return Gauge(f"layertap_{name}", doc, labels, registry=self.registry)
 
 
 class Telemetry:

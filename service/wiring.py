@@ -24,8 +24,8 @@ from service.api.trust import Hosts
 from service.cores import usable_cores
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
-from service.drivers.connections import limits_of
 from service.drivers.hosts import NamedLane
+from service.drivers.limits import limits_of
 from service.errors import SettingsError
 from service.greeting import greet
 from service.opener import Opener
@@ -119,13 +119,15 @@ class Service:
 
     def express(self) -> ExpressLane:
         """The ASGI application over this service."""
+        flask = self.flask()
         lane = ExpressLane if self.hosts is None else partial(NamedLane, hosts=self.hosts)
         return lane(
             self.runtime,
             self.telemetry,
             self.endpoints,
             self.dialects,
-            rest=WSGIMiddleware(self.flask()),
+            rest=WSGIMiddleware(flask),
+            watch=WSGIMiddleware(flask, workers=2),
             lifespan=self,
             max_body_bytes=self.settings.max_body_bytes,
             decode_threads=self.settings.decode_threads or usable_cores(),

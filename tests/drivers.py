@@ -31,8 +31,9 @@ from service.api.native import NativeEndpoint
 from service.api.trust import Hosts
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
-from service.drivers.connections import ConnectionLimits, Connections, limits_of
+from service.drivers.connections import Connections
 from service.drivers.hosts import NamedLane
+from service.drivers.limits import ConnectionLimits, limits_of
 from service.drivers.protocol import Protocol
 from service.drivers.worker import Worker
 from service.serving.runtime import Runtime
@@ -249,7 +250,7 @@ class DirectDriver(_OwnLoop):
         super().__init__(uvloop.new_event_loop(), "direct-driver")
         config = Config(lane, lifespan="off", log_config=None, **Worker.CONFIG_KWARGS)
         config.load()
-        self._state = state = Connections(lane.connection_limits)
+        self._state = state = Connections(lane.connection_limits, lane.metrics)
 
         def connect() -> Protocol:
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)
@@ -394,6 +395,7 @@ def open_site(
             endpoints,
             dialects,
             rest=WSGIMiddleware(app),
+            watch=WSGIMiddleware(app, workers=2),
             lifespan=_Life(runtime),
             max_body_bytes=max_body_bytes,
             decode_threads=2,

@@ -118,6 +118,10 @@ class Dialect(Protocol):
         """What answers a POST to this path by running a model; `None` where `answer` does."""
         ...
 
+    def is_health(self, path: str) -> bool:
+        """Whether a GET to this path asks if something is well: the answer waits for nobody else's."""
+        ...
+
     def answer(self, request: HttpRequest, runtime: Runtime) -> Reply:
         """The reply to anything else under the prefix: health, metadata, administration; may block.
 

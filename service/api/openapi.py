@@ -29,7 +29,13 @@ from service.serving.served import ModelStatus
 API_VERSION = "0.2.0"
 
 _SERVICE_WIDE = (errors.NotFound, errors.MethodNotAllowed)  # about paths; no operation answers them
-_OF_CONNECTIONS = (errors.TargetTooLong, errors.HeadTooLarge, errors.HostNotAllowed)  # whatever is asked
+_OF_CONNECTIONS = (  # whatever is asked, it may be refused so
+    errors.RequestTimedOut,
+    errors.TargetTooLong,
+    errors.TooManyConnections,
+    errors.HeadTooLarge,
+    errors.HostNotAllowed,
+)
 _OF_DIALECTS = (  # the native API has no words for what they refuse
     errors.AdminOff,
     errors.AdminRefused,

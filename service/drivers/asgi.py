@@ -21,10 +21,10 @@ from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
 from service.api.problems import problem
 from service.api.remembered import LONGEST, Remembered
-from service.drivers.connections import ConnectionLimits
 from service.drivers.decoding import DecodingPool, Task
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange, body_too_large
+from service.drivers.limits import ConnectionLimits
 from service.drivers.shedding import Refusals, Rounds
 from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
 from service.errors import LayertapError, QueueFull
@@ -40,6 +40,7 @@ _SURELY_READ_ASIDE = (b"image/", b"multipart/", b"application/json")
 Route = tuple[Endpoint, str, bytes]
 """An inference route, the path that led to it, and the raw query."""
 
+_WATCHED = {"/metrics", "/"}  # KServe's V1 clients ask "/" whether the service lives
 _ALWAYS = 0  # routes are the same whatever is served
 
 Scope = MutableMapping[str, Any]
@@ -68,6 +69,7 @@ class ExpressLane:
         endpoints: the native inference routes.
         dialects: what other clients speak, each under its own prefix.
         rest: takes every other route.
+        watch: the same application, with threads of its own for what is asked to see how the service is.
         lifespan: starts and stops the service with the server.
         max_body_bytes: the largest request body.
         decode_threads: threads for pictures and large bodies.
@@ -83,6 +85,7 @@ class ExpressLane:
         dialects: Sequence[Dialect],
         *,
         rest: App,
+        watch: App,
         lifespan: Lifespan,
         max_body_bytes: int,
         decode_threads: int,
@@ -91,10 +94,12 @@ class ExpressLane:
     ) -> None:
         self._runtime = runtime
         self._telemetry = telemetry
+        self.metrics = telemetry.metrics
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._dialects = [(f"{dialect.prefix}/", dialect) for dialect in dialects]
         self._health = {"/healthz": catalog.healthz, "/readyz": catalog.readyz}
         self._rest = rest
+        self._watch = watch
         self._lifespan = lifespan
         self._max_body_bytes = max_body_bytes
         self.connection_limits = connection_limits
@@ -115,6 +120,8 @@ class ExpressLane:
                 await self._infer(endpoint, scope, receive, send)
             elif scope["path"] in self._health and scope["method"] == "GET":
                 await _send(self._check_health(scope), send)
+            elif self._is_watched(scope["path"]) and scope["method"] == "GET":
+                await self._watch(_without_body(scope), _replay(b"", receive), send)
             else:
                 await self.pass_on(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -182,6 +189,12 @@ class ExpressLane:
         direct = DirectRequest(self._desk or self._open_desk(), exchange, self._printing, answer)
         direct.begin(request)
         return direct
+
+    def _is_watched(self, path: str) -> bool:
+        """Whether a path tells how the service is: its replies wait neither for bodies nor for others' threads."""
+        return path in _WATCHED or any(
+            path.startswith(prefix) and dialect.is_health(path) for prefix, dialect in self._dialects
+        )
 
     def _check_health(self, scope: Scope) -> Reply:
         reply = self._health[scope["path"]](self._runtime)
@@ -328,6 +341,12 @@ def with_ascii_query(scope: Scope) -> Scope:
     """The scope for WSGI, whose bridge takes a query of ASCII only."""
     query: bytes = scope["query_string"]
     return scope if query.isascii() else {**scope, "query_string": encode_query(query)}
+
+
+def _without_body(scope: Scope) -> Scope:
+    """The scope as if its request had no body."""
+    headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
+    return {**with_ascii_query(scope), "headers": headers}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

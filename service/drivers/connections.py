@@ -1,62 +1,103 @@
-"""Owns what the connections of one event loop share, and the look at all of them about once a second.
+"""Owns what the connections of one event loop share: how many there may be, and how long each may take for what.
 
-That look takes the place of a timer for each request: it closes what has been idle for too long.
+All of them are looked at about once a second, which takes the place of a timer for each request. One that is new or
+idle, whose head or body does not come, or whose client leaves its reply untaken is closed once its time is over. Where
+there are too many, those go first that are idle, the longest before the others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import logging
 import time
-from dataclasses import dataclass
+from collections import Counter, deque
 from email.utils import formatdate
+from enum import Enum
 from typing import Any, Protocol
 
 from uvicorn.server import ServerState
 
-from service.settings import Settings
+from service.drivers.limits import ConnectionLimits
+from service.errors import LayertapError, RequestTimedOut, TooManyConnections
+from service.telemetry import Metrics
+
+_log = logging.getLogger("layertap.connections")
 
 _LOOK_EVERY_S = 1.0
 _LOOK_OFTEN_S = 0.05  # while the server stops
+_LAST_WORD_S = 1.0  # while it stops, for clients that are in the middle of a request and silent
+_SHORT = 0.75  # the part of the connections that may be open before idle ones are closed early
+_SHORT_KEEP_ALIVE_S = 5.0
+_RANK_EVERY_S = 0.1
+_TELL_EVERY_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """The part of the settings that connections need; each is described there."""
+class Phase(Enum):
+    """What a connection waits for."""
 
-    keep_alive_s: float
-    linger_timeout_s: float
-    max_unread_bytes: int
-    max_head_bytes: int
-    max_headers: int
-    max_target_bytes: int
+    NEW = "new"  # its first request
+    IDLE = "idle"  # its next request
+    HEAD = "head"  # the rest of a head
+    BODY = "body"  # the rest of a body
+    ANSWERING = "answering"  # us
+    SENDING = "sending"  # its client, to take a reply
+    LINGERING = "lingering"  # its client, to read the last reply and go
 
 
-def limits_of(settings: Settings) -> ConnectionLimits:
-    """The limits that the settings say."""
-    names = (field.name for field in dataclasses.fields(ConnectionLimits))
-    return ConnectionLimits(**{name: getattr(settings, name) for name in names})
+_EXPENDABLE = {
+    Phase.LINGERING: 0,
+    Phase.NEW: 1,
+    Phase.IDLE: 1,
+    Phase.HEAD: 2,
+    Phase.BODY: 2,
+    Phase.SENDING: 2,
+}
+"""Where there are too many: which go first; those that wait for us never do."""
+
+
+class Watch:
+    """What the last look saw of a connection.
+
+    Attributes:
+        phase: of the connection.
+        first: bytes that had been moved for this phase when it was first seen.
+        moved: bytes that have been moved by now.
+        moved_at: when that was first seen, in seconds of the loop's clock.
+    """
+
+    __slots__ = ("first", "moved", "moved_at", "phase")
+
+    def __init__(self) -> None:
+        self.phase: Phase | None = None
+        self.first = self.moved = 0
+        self.moved_at = 0.0
 
 
 class Watched(Protocol):
-    """What is looked at of a connection.
+    """What is asked of a connection.
 
     Attributes:
         transport: its socket.
-        since: when it was first seen in its state, in seconds of the loop's clock; `None` where that changed.
+        since: when it was first seen in its phase, in seconds of the loop's clock; `None` where a request has begun
+            since then.
+        watch: what was seen.
     """
 
     transport: asyncio.Transport
     since: float | None
+    watch: Watch
 
     @property
-    def idle(self) -> bool:
-        """Whether it waits for a request of which nothing was read yet."""
+    def phase(self) -> Phase:
+        """What it waits for."""
         ...
 
-    @property
-    def lingers(self) -> bool:
-        """Whether its last reply was sent, and it is only open so that the client comes to read that."""
+    def moved(self, phase: Phase) -> int:
+        """How many bytes have been moved in this phase, from any start."""
+        ...
+
+    def refuse(self, error: LayertapError) -> None:
+        """Answers what cannot be read, once its turn has come, and reads nothing more."""
         ...
 
 
@@ -65,6 +106,7 @@ class Connections(ServerState):
 
     Args:
         limits: for each of them.
+        metrics: where they are counted.
 
     Attributes:
         limits: as given.
@@ -74,20 +116,47 @@ class Connections(ServerState):
 
     connections: set[Any]
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, metrics: Metrics) -> None:
         super().__init__()
         self.limits = limits
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._next: asyncio.TimerHandle | None = None
         self.draining = False
         self.date = ""
+        self._metrics = metrics
+        metrics.connection_limit.set(limits.max_connections)
+        self._patience_s = {
+            Phase.NEW: limits.header_timeout_s,
+            Phase.HEAD: limits.header_timeout_s,
+            Phase.BODY: limits.body_timeout_s,
+            Phase.SENDING: limits.send_timeout_s,
+            Phase.LINGERING: limits.linger_timeout_s,
+        }
+        self._every_s = min(_LOOK_EVERY_S, min(limits.keep_alive_s, *self._patience_s.values()) / 4)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next: asyncio.TimerHandle | None = None
+        self._draining_since = 0.0
+        self._ranked: deque[tuple[Watched, float | None]] = deque()
+        self._ranked_at = self._told_at = float("-inf")
+
+    @property
+    def room(self) -> int:
+        """How many more may come before others have to go."""
+        return self.limits.max_connections - len(self.connections)
 
     def opened(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> None:
-        """Somebody has come."""
+        """Somebody has come; where there are too many somebody else has to go, else the newcomer."""
+        self._loop = loop
+        stays = self.room > 0 or self.make_room("too_many")
         self.connections.add(connection)
         if self._next is None:
-            self._loop = loop
             self._look()
+        if not stays:
+            self._metrics.connections_closed.labels("refused").inc()
+            connection.refuse(
+                TooManyConnections(
+                    f"Expected at most {self.limits.max_connections} connections (max_connections). "
+                    "Received: one more, while all others are being answered."
+                )
+            )
 
     def lost(self, connection: Watched) -> None:
         """It is closed."""
@@ -95,35 +164,149 @@ class Connections(ServerState):
 
     def drain(self) -> None:
         """The server stops."""
-        if not self.draining:
-            self.draining = True
-            if self._next is not None:
-                self._next.cancel()
-                self._look()
+        if self._loop is None or self.draining:
+            return
+        self.draining = True
+        self._draining_since = self._loop.time()
+        for connection in self.connections:
+            connection.since = (
+                None  # what a client has just sent is read before its connection passes for idle
+            )
+        if self._next is not None:
+            self._next.cancel()
+            self._look()
+
+    def make_room(self, reason: str) -> bool:
+        """Closes the connection that can best be spared; returns whether there was one."""
+        loop = self._loop
+        if loop is None:
+            return False
+        self._tell_shortage(loop.time())
+        if not self._ranked and loop.time() - self._ranked_at >= _RANK_EVERY_S:
+            self._rank(loop.time())
+        while self._ranked:
+            connection, since = self._ranked.popleft()
+            if (
+                connection.since == since
+                and connection in self.connections
+                and connection.phase in _EXPENDABLE
+            ):
+                self._metrics.connections_closed.labels(reason).inc()
+                self.connections.discard(connection)  # its socket closes once the loop comes round
+                connection.transport.abort()
+                return True
+        return False
+
+    def ran_out_of_files(self, error: OSError) -> None:
+        """The system gives no file descriptor for a client who waits: somebody else's may be had."""
+        if not self.make_room("too_many") and self._loop is not None and self._may_tell(self._loop.time()):
+            _log.error("a client cannot be let in: %s", error)
+
+    def _rank(self, now: float) -> None:
+        """Puts those that can be spared in the order in which they go."""
+        self._ranked_at = now
+        found: list[tuple[int, float, int, Watched, float | None]] = []
+        for connection in self.connections:
+            rank = _EXPENDABLE.get(connection.phase)
+            if rank is not None and not connection.transport.is_closing():
+                since = connection.since
+                found.append((rank, now if since is None else since, len(found), connection, since))
+        self._ranked.extend((connection, since) for *_, connection, since in sorted(found))
+
+    def _may_tell(self, now: float) -> bool:
+        """Whether the log has heard nothing of a shortage for a while."""
+        if now - self._told_at < _TELL_EVERY_S:
+            return False
+        self._told_at = now
+        return True
+
+    def _tell_shortage(self, now: float) -> None:
+        if self._may_tell(now):
+            phases = Counter(connection.phase.value for connection in self.connections)
+            _log.warning(
+                "connections are short: %d of %d are open (max_connections); idle ones are closed early",
+                len(self.connections), self.limits.max_connections, extra={"fields": {"phases": dict(phases)}},
+            )  # fmt: skip
+
+    # -- looking ------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Looks at every connection; while there is none, nobody looks."""
         loop = self._loop
         if loop is None or not self.connections:
             self._next = None
+            self._count(Counter())
             return
         self.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n"
         now = loop.time()
-        for connection in list(self.connections):
-            self._look_at(connection, now)
+        if len(self.connections) > _SHORT * self.limits.max_connections:
+            self._tell_shortage(now)
+        phases = Counter(self._look_at(connection, now) for connection in list(self.connections))
+        self._count(phases)
         self._next = loop.call_later(_LOOK_OFTEN_S if self.draining else self._every_s, self._look)
 
-    @property
-    def _every_s(self) -> float:
-        limits = self.limits
-        return min(_LOOK_EVERY_S, limits.keep_alive_s / 4, limits.linger_timeout_s / 4)
+    def _count(self, phases: Counter[Phase]) -> None:
+        for phase in Phase:
+            self._metrics.connections.labels(phase.value).set(phases[phase])
 
-    def _look_at(self, connection: Watched, now: float) -> None:
-        if connection.since is None:
-            connection.since = now
-            return
-        age_s = now - connection.since
-        if connection.lingers and age_s >= self.limits.linger_timeout_s:
+    def _look_at(self, connection: Watched, now: float) -> Phase:
+        """Closes a connection whose time is over; gives its phase."""
+        watch, phase = connection.watch, connection.phase
+        moved = connection.moved(phase)
+        if connection.since is None or phase is not watch.phase:
+            connection.since = watch.moved_at = now
+            watch.phase = phase
+            watch.first = watch.moved = moved
+        else:
+            if moved != watch.moved:
+                watch.moved, watch.moved_at = moved, now
+            if self._is_over(phase, now - connection.since, now - watch.moved_at, moved - watch.first, now):
+                self._end(connection, phase)
+        return phase
+
+    def _is_over(self, phase: Phase, age_s: float, still_s: float, moved: int, now: float) -> bool:
+        """Whether a connection has had its time.
+
+        Args:
+            phase: what it waits for.
+            age_s: for how long.
+            still_s: for how long no byte has been moved.
+            moved: bytes that were, meanwhile.
+            now: the loop's clock.
+        """
+        if phase is Phase.ANSWERING:
+            return False
+        if phase is Phase.IDLE:
+            short = len(self.connections) > _SHORT * self.limits.max_connections
+            keep_s = self.limits.keep_alive_s
+            return self.draining or age_s >= (min(keep_s, _SHORT_KEEP_ALIVE_S) if short else keep_s)
+        patience_s = self._patience_s[phase]
+        if self.draining and now - self._draining_since >= patience_s:
+            return True
+        if phase is Phase.SENDING or phase is Phase.BODY:
+            least = self.limits.min_rate_bytes_s
+            slow = least > 0 and age_s >= patience_s + moved / least
+            hurried = self.draining and phase is Phase.BODY
+            return slow or still_s >= (min(_LAST_WORD_S, patience_s) if hurried else patience_s)
+        return age_s >= (min(_LAST_WORD_S, patience_s) if self.draining else patience_s)
+
+    def _end(self, connection: Watched, phase: Phase) -> None:
+        self._metrics.connections_closed.labels(phase.value).inc()
+        if phase is Phase.HEAD:
+            limit_s = self.limits.header_timeout_s
+            connection.refuse(
+                RequestTimedOut(
+                    f"Expected the head of a request within {limit_s:g} s (header_timeout_s). Received: a part of it."
+                )
+            )
+        elif phase is Phase.BODY:
+            connection.refuse(
+                RequestTimedOut(
+                    f"Expected more of the body within {self.limits.body_timeout_s:g} s (body_timeout_s), and "
+                    f"{self.limits.min_rate_bytes_s} bytes a second (min_rate_bytes_s). Received: less."
+                )
+            )
+        elif phase in (Phase.SENDING, Phase.LINGERING):
             connection.transport.abort()
-        elif connection.idle and (self.draining or age_s >= self.limits.keep_alive_s):
+        else:
             connection.transport.close()

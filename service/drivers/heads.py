@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.drivers.connections import ConnectionLimits
+from service.drivers.limits import ConnectionLimits
 from service.errors import HeadTooLarge, RequestError, TargetTooLong
 
 _BESIDE_A_BYTE = 8  # bytes that a chunk of one byte takes, and a little more

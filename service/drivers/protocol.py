@@ -21,9 +21,10 @@ from service.api.http import HttpRequest, join_headers
 from service.api.problems import problem
 from service.drivers.asgi import ExpressLane, Route
 from service.drivers.asgi_request import AsgiRequest, scope_of
-from service.drivers.connections import Connections
+from service.drivers.connections import Connections, Phase, Watch
 from service.drivers.incoming import Incoming, Refused, SmallRequest
 from service.drivers.reading import RequestReader
+from service.drivers.unsent import untaken_bytes
 from service.errors import InvalidRequest, LayertapError
 
 _SMALL = 64 * 1024  # bytes of a reply that are joined with their head: one write is cheaper then
@@ -34,7 +35,7 @@ class Protocol(RequestReader):
 
     __slots__ = (
         *("_app", "_app_state", "_current", "_held", "_known", "_lane", "_paused", "_root_path", "_state"),
-        *("_unread", "_waiting", "_write_paused", "lingers", "loop", "tasks", "transport"),
+        *("_unread", "_waiting", "_write_paused", "lingers", "loop", "tasks", "transport", "watch"),
     )
 
     transport: asyncio.Transport
@@ -62,6 +63,7 @@ class Protocol(RequestReader):
         self._write_paused = False
         self._unread = 0  # bytes that came and were passed over
         self.lingers = False
+        self.watch = Watch()
 
     # -- the socket ---------------------------------------------------------------------------------------
 
@@ -93,9 +95,26 @@ class Protocol(RequestReader):
         self._state.drain()
 
     @property
-    def idle(self) -> bool:
-        """Whether it waits for a request of which nothing was read yet."""
-        return self._current is self._reading is None and not self._in_head and not self._write_paused
+    def phase(self) -> Phase:
+        """What the connection waits for."""
+        if self.transport.get_write_buffer_size():
+            return Phase.SENDING
+        if self.lingers:
+            return Phase.LINGERING
+        if not self._paused:  # else it could not send more
+            if self._in_head:
+                return Phase.HEAD
+            if self._reading is not None:
+                return Phase.BODY
+        if self._current is None and not self._paused:
+            return Phase.IDLE if self._url else Phase.NEW
+        return Phase.ANSWERING
+
+    def moved(self, phase: Phase) -> int:
+        """How many bytes have been moved in this phase, from any start."""
+        if phase is Phase.SENDING:
+            return -untaken_bytes(self.transport)
+        return 0 if self._reading is None else self._reading.size
 
     def _is_busy(self) -> bool:
         """Whether what comes now belongs to a later request than the one that is answered."""
@@ -200,7 +219,7 @@ class Protocol(RequestReader):
                 method, self._url, self._headers, http_version=version, root_path=self._root_path, known=known
             )
         except InvalidRequest as error:
-            self._refuse(error)
+            self.refuse(error)
             return None
         return AsgiRequest(self, self._app, scope, expects=self._expects, keep_alive=keep_alive, old=old)
 
@@ -220,7 +239,7 @@ class Protocol(RequestReader):
         else:
             self._waiting.append(request)
 
-    def _refuse(self, error: LayertapError) -> None:
+    def refuse(self, error: LayertapError) -> None:
         """Answers what cannot be read, once its turn has come, and reads nothing more."""
         reading, waiting = self._reading, [each for each in self._waiting if each is not self._reading]
         self._stop_reading()

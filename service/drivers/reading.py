@@ -13,9 +13,9 @@ from typing import Any
 
 import httptools
 
-from service.drivers.connections import ConnectionLimits
 from service.drivers.heads import fault_of_framing, fault_of_head, head_bytes
 from service.drivers.incoming import Incoming
+from service.drivers.limits import ConnectionLimits
 from service.errors import InvalidRequest, LayertapError, NotSupported, ServiceError
 
 _log = logging.getLogger("layertap.connections")
@@ -68,7 +68,7 @@ class RequestReader(asyncio.Protocol):
         """Takes in the request whose head was read; `None` where it was refused."""
         raise NotImplementedError
 
-    def _refuse(self, error: LayertapError) -> None:
+    def refuse(self, error: LayertapError) -> None:
         """Answers what cannot be read, once its turn has come, and has nothing more read."""
         raise NotImplementedError
 
@@ -116,10 +116,10 @@ class RequestReader(asyncio.Protocol):
                 self._pass_over_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             _log.error("a request could not be read", exc_info=error.__context__)
-            self._refuse(ServiceError("The service failed on this request; its log has the cause."))
+            self.refuse(ServiceError("The service failed on this request; its log has the cause."))
         except httptools.HttpParserError as error:
             if not self._deaf:
-                self._refuse(
+                self.refuse(
                     InvalidRequest(f"Expected a request in HTTP/1.1. Received: one with a fault ({error}).")
                 )
         if self._in_head:
@@ -130,12 +130,12 @@ class RequestReader(asyncio.Protocol):
             self._reading.fed += len(data)
             fault = fault_of_framing(self._limits, self._reading.fed, self._reading.size)
             if fault is not None:
-                self._refuse(fault)
+                self.refuse(fault)
 
     def _judge_head(self) -> None:
         fault = fault_of_head(self._limits, self._url, self._headers, self._head_bytes)
         if fault is not None:
-            self._refuse(fault)
+            self.refuse(fault)
 
     def _pass_over_upgrade(self, rest: bytes | memoryview) -> None:
         """Reads a head again, without its wish for another protocol, and what came after it."""
@@ -183,7 +183,7 @@ class RequestReader(asyncio.Protocol):
             return
         if self._parser.should_upgrade():
             if self._parser.get_method() == b"CONNECT":
-                self._refuse(NotSupported("Expected a request to this server. Received: CONNECT."))
+                self.refuse(NotSupported("Expected a request to this server. Received: CONNECT."))
             return  # else it comes again
         self._reading = self._admit()
 

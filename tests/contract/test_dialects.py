@@ -59,6 +59,9 @@ class Toy:
     def endpoint(self, path):
         return Doubler(path) if path.startswith("/toy/infer/") else None
 
+    def is_health(self, _):
+        return False
+
     def answer(self, request, _):
         if request.path == "/toy/broken":
             raise RuntimeError("secret")

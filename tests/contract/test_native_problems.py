@@ -23,7 +23,13 @@ OF_DIALECTS = {
     "admin_refused",
     "not_supported",
 }  # the native API has no words for what they refuse
-OF_CONNECTIONS = {"target_too_long", "head_too_large", "host_not_allowed"}  # tests/attacks, test_strangers
+OF_CONNECTIONS = {  # tests/attacks, test_strangers
+    "request_timeout",
+    "target_too_long",
+    "too_many_connections",
+    "head_too_large",
+    "host_not_allowed",
+}
 OF_ADMINISTRATION = {"model_unloaded"}
 
 

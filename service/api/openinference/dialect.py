@@ -63,6 +63,10 @@ class OpenInference:
         """What answers a POST to this path by running a model."""
         return self._infer if path.endswith("/infer") and model_route(path) == "infer" else None
 
+    def is_health(self, path: str) -> bool:
+        """Whether a GET to this path asks if the server or a model is live or ready."""
+        return path.startswith("/v2/health/") or model_route(path) == "ready"
+
     def answer(self, request: HttpRequest, runtime: Runtime) -> Reply:
         """The reply to anything that is no inference.
 

@@ -25,7 +25,7 @@ from service.payloads.codecs import encode_json
 
 _UNKNOWN = "Request for unknown model:"
 _MAX_TOLD = 200  # characters of a name
-_KEPT = {400, 403, 404, 405, 413, 414, 415, 429, 431}
+_KEPT = {400, 403, 404, 405, 408, 413, 414, 415, 429, 431}
 
 
 def fault(error: LayertapError) -> Reply:

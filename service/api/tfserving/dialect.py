@@ -14,7 +14,16 @@ from service.api.endpoint import Foresight, Limits
 from service.api.http import HttpRequest, Reply, options_reply
 from service.api.tfserving import documents, printing
 from service.api.tfserving.requests import read_document, read_examples, read_predict
-from service.api.tfserving.routes import CLASSIFY, EXPLAIN, PREDICT, REGRESS, about, inference, malformed
+from service.api.tfserving.routes import (
+    CLASSIFY,
+    EXPLAIN,
+    PREDICT,
+    REGRESS,
+    about,
+    inference,
+    is_status,
+    malformed,
+)
 from service.api.tfserving.signatures import Plan, Planner
 from service.api.weight import check_reply, is_heavy_json, is_heavy_result
 from service.errors import InvalidRequest, LayertapError, NotSupported, QueueFull
@@ -153,6 +162,10 @@ class TensorFlowServing:
     def endpoint(self, path: str) -> TensorFlowEndpoint | None:
         """What answers a POST to a path that ends with a verb; the rest of it is judged when the request is parsed."""
         return self._endpoints.get(path.rpartition(":")[2].lower())
+
+    def is_health(self, path: str) -> bool:
+        """Whether a GET to this path asks for the state of a model."""
+        return is_status(path)
 
     def answer(self, request: HttpRequest, runtime: Runtime) -> Reply:
         """Status, metadata, KServe's list of models, and what is refused.

@@ -89,6 +89,12 @@ def inference(path: str) -> tuple[str, Target] | None:
     return None if match is None else (match["verb"].lower(), _target(match))
 
 
+def is_status(path: str) -> bool:
+    """Whether a path names a model, or a version of it, and nothing more."""
+    found = _ABOUT.fullmatch(path)
+    return found is not None and found["model"] is not None and found["metadata"] is None
+
+
 def about(path: str) -> tuple[bool, Target] | None:
     """Whether a path asks for metadata rather than the status, and the model; `None` for any other path.
 
