@@ -22,8 +22,8 @@ SKIPPED := $(VENV)/skipped-tests
 PYTEST := env -u PYTHONDONTWRITEBYTECODE SKIPPED_TESTS=$(SKIPPED) $(BIN)/python -m pytest -q
 BESIDE := -n auto --maxprocesses 4
 
-test: test-fast ## run the tests: fast ones, then end to end and parity with Keras, then what must run alone
-	$(PYTEST) $(BESIDE) --dist loadgroup -m "not slow and not alone" tests/e2e tests/fuzz tests/parity
+test: test-fast ## run the tests: fast ones, then end to end, attacks and parity with Keras, then what must run alone
+	$(PYTEST) $(BESIDE) --dist loadgroup -m "not slow and not alone" tests/e2e tests/attacks tests/fuzz tests/parity
 	$(PYTEST) -m "alone and not slow" tests
 	@if [ -s $(SKIPPED) ]; then echo "==> skipped, since this machine lacks something:"; cat $(SKIPPED); else echo "==> nothing was skipped"; fi
 

@@ -3,14 +3,26 @@
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 LONGEST_ID = 80
+SERVICES = ("shipped", "administered", "zoo")  # fixtures of tests/e2e that live as long as the run
+WITH_SERVICES = ("e2e", "attacks")  # folders whose files start services of their own
 SKIPPED = "SKIPPED_TESTS"
 """The variable that names a file: what was skipped, and what it needs, is added to it for the end of `make test`."""
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that share a service stay in one process, or each process would start it for itself."""
+    for item in items:
+        if item.path.parent.name in WITH_SERVICES:
+            shared = [name for name in SERVICES if name in item.fixturenames]
+            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
 
 
 def pytest_make_parametrize_id(val, argname):

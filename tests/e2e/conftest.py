@@ -1,24 +1,12 @@
 """Running services that several tests share; starting one takes seconds, most of them TensorFlow's."""
 
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras_references
 import odd_models
 import pytest
 from serving import MODELS, serve
-
-SHARED = ("shipped", "administered", "zoo")
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Tests that share a service stay in one process, or each process would start it for itself."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            shared = [name for name in SHARED if name in item.fixturenames]
-            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.stem))
 
 
 @pytest.fixture(scope="session")
