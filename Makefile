@@ -10,7 +10,7 @@ PORT ?= 8080
 .PHONY: help serve test test-fast test-slow test-processors check format bench bench-peers bench-overload bench-triton bench-wishes bench-datapath bench-start bench-memory docs train clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.run ## set up if needed, then serve models/ on port 8080 (PORT=... for another; GPU=1 for the CUDA build)
 	@echo "==> starting the service on port $(PORT); models load in the background"
@@ -22,12 +22,12 @@ SKIPPED := $(VENV)/skipped-tests
 PYTEST := env -u PYTHONDONTWRITEBYTECODE SKIPPED_TESTS=$(SKIPPED) $(BIN)/python -m pytest -q
 BESIDE := -n auto --maxprocesses 4
 
-test: test-fast ## run the tests: fast ones, then end to end, attacks and parity with Keras, then what must run alone
+test: test-fast ## run all tests: fast ones, end to end, attacks, parity with Keras (two cores: 7 min)
 	$(PYTEST) $(BESIDE) --dist loadgroup -m "not slow and not alone" tests/e2e tests/attacks tests/fuzz tests/parity
 	$(PYTEST) -m "alone and not slow" tests
 	@if [ -s $(SKIPPED) ]; then echo "==> skipped, since this machine lacks something:"; cat $(SKIPPED); else echo "==> nothing was skipped"; fi
 
-test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow: units and contracts
+test-fast: $(VENV)/.dev ## run the tests that need no TensorFlow: units and contracts (two cores: 45 s)
 	@rm -f $(SKIPPED)
 	$(PYTEST) $(BESIDE) --dist worksteal -m "not slow and not alone" tests/unit tests/contract
 
@@ -35,7 +35,7 @@ test-slow: $(VENV)/.dev ## run what is too long for CI: long fuzzing, soak, big 
 	$(PYTEST) -s -m slow tests
 
 PARITY := $(BESIDE) --dist loadgroup -m "not slow" tests/parity
-test-processors: $(VENV)/.dev ## run parity with Keras and loading as other processors compute: AVX2 alone, no oneDNN in TensorFlow, as it is here
+test-processors: $(VENV)/.dev ## run parity with Keras and loading as other processors compute: AVX2, no oneDNN, as it is here
 	TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(PARITY)
 	TF_ENABLE_ONEDNN_OPTS=0 $(PYTEST) $(PARITY)
 	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(PARITY)

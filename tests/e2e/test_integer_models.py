@@ -82,8 +82,6 @@ def test_the_native_api_says_and_gives_the_same(service):
 
 
 def test_whole_numbers_of_64_bits_come_back_with_all_digits(service):
-    if service.get("/models/twice").json["opened_from"] == "cache":
-        pytest.skip("larger ones than 2**30 have TensorFlow loaded first")
     rows = f"[[{LARGEST}, 1]]"
     v2 = f'{{"inputs": [{{"name": "ids", "datatype": "UINT64", "shape": [1, 2], "data": {rows}}}]}}'
     for path, body in {
