@@ -13,7 +13,7 @@ from service.payloads.codecs import JSON, NPY, NPZ
 CLIENTS = 300
 MAX_BATCH_SIZE = 32
 # Nobody is refused here, however busy the machine: who could not be answered in time would be.
-PATIENT = {"max_queue_rows": 10**6, "request_timeout_s": 3600.0}
+PATIENT = {"max_queue_rows": 10**6, "max_decoding": CLIENTS, "request_timeout_s": 3600.0}
 
 
 def request_of(client):
