@@ -18,8 +18,8 @@ The rules:
   says whether some function had better compute them too (`families`). They then go before their turn.
 - A job comes in while fewer rows wait than `max_rows`, so that memory is bounded, and while it is likely to be
   answered in time (`admission`).
-- Of the rows, a quarter at most waits for functions of one model that have still to be made, so that jobs of others
-  come in meanwhile.
+- Those that wait for functions of one model that have still to be made leave a sixteenth of the rows free, so that
+  jobs of others come in meanwhile.
 - A lane is due at once; with a delay, when its oldest job is that old or when it holds a full batch.
 """
 
@@ -33,7 +33,9 @@ from service.scheduling.admission import Backlog, Place, retry_after_s
 from service.scheduling.batch import Batch
 from service.scheduling.jobs import MIDDLE_PRIORITY, Family, Job, Lane
 
-_CLOSED_PART = 4  # of the rows that may wait, the part that may wait for one model's functions to be made
+_LEFT_FREE = (
+    16  # of the rows that may wait, the part that is left by those who wait for one model's functions
+)
 
 
 class JobQueue:
@@ -147,7 +149,7 @@ class JobQueue:
             return None
         closed = (other for other in self._lanes if other.run is None and other.label == lane.label)
         rows = sum(other.waiting_rows for other in closed)
-        limit = max(1, self._max_rows // _CLOSED_PART)
+        limit = max(1, self._max_rows - max(1, self._max_rows // _LEFT_FREE))
         if rows < limit:
             return None
         return QueueFull(

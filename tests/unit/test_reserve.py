@@ -163,13 +163,13 @@ def test_a_reserve_that_cannot_be_made_is_told_and_not_tried_again(site):
 def test_odd_rows_leave_room_for_others():
     site = Site(max_queue_rows=8)
     try:
-        odd = [site.start(ODD) for _ in range(2)]
+        odd = [site.start(ODD) for _ in range(7)]
         assert site.engine.entered.wait(WITHIN_S)
         with pytest.raises(QueueFull):
             site.ask(ODD)
         np.testing.assert_array_equal(site.ask(GOOD), expected(GOOD))
         site.engine.go_on.set()
-        assert [len(answer(started)) for started in odd] == [1, 1]
+        assert [len(answer(started)) for started in odd] == [1] * 7
     finally:
         site.engine.go_on.set()
         site.runtime.stop()
