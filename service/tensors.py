@@ -119,6 +119,11 @@ class ModelSpec:
     aliases: dict[str, str] = field(default_factory=dict)
     bottleneck: str | None = None
 
+    @property
+    def predictions(self) -> tuple[str, ...]:
+        """The paths of the outputs, each once: what a prediction computes."""
+        return tuple(dict.fromkeys(output.path for output in self.outputs))
+
     def computing(self, dtypes: Mapping[str, str]) -> ModelSpec:
         """The same model with the dtypes that its tensors have when they are computed.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -177,16 +178,13 @@ class AsgiRequest(Incoming):
             self._pieces.append(piece)
         if message.get("more_body", False) or self._gone:
             return
-        pieces, connection = self._pieces, self.connection
+        pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._settle(keep_alive=not _says_close(start))
-        last = connection.is_last(self)
-        lines = connection.lines(last=last, old=self.old)
         if self._scope["method"] == "HEAD":
-            connection.send(_head(start, None, lines), b"")
+            self.reply(partial(_head, start, None), b"")
         else:
-            connection.send(_head(start, len(body), lines), body)
-        connection.replied(last=last)
+            self.reply(partial(_head, start, len(body)), body)
 
     def _settle(self, *, keep_alive: bool) -> None:
         """There is a reply."""

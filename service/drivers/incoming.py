@@ -103,10 +103,19 @@ class Incoming:
 
     def send(self, reply: Reply) -> None:
         """Sends the reply, and tells the connection."""
+        self.reply(reply.head, reply.body)
+
+    def reply(self, head: Callable[[str], bytes], body: bytes) -> None:
+        """Sends a whole reply, and tells the connection.
+
+        Args:
+            head: of the reply, with the header lines that it is given.
+            body: of the reply.
+        """
         self.replied = True
         connection = self.connection
         last = connection.is_last(self)
-        connection.send(reply.head(connection.lines(last=last, old=self.old)), reply.body)
+        connection.send(head(connection.lines(last=last, old=self.old)), body)
         connection.replied(last=last)
 
 
@@ -197,8 +206,4 @@ class Refused(Incoming):
 
     def _refuse_once_due(self) -> None:
         if self._its_turn and self._whole and not self.replied:
-            self.replied = True
-            connection = self.connection
-            last = connection.is_last(self)
-            connection.send(self._refuse(connection.lines(last=last, old=self.old)), b"")
-            connection.replied(last=last)
+            self.reply(self._refuse, b"")

@@ -139,8 +139,8 @@ def _with_openvino(
     prove: Callable[[Engine, float | None], Parity],
     options: EngineOptions,
 ) -> Choice:
-    outputs = tuple(dict.fromkeys(output.path for output in tensorflow.spec.outputs))
-    converted = _convert_widely(convert, tuple(layer.path for layer in tensorflow.spec.layers), outputs)
+    spec = tensorflow.spec
+    converted = _convert_widely(convert, tuple(layer.path for layer in spec.layers), spec.predictions)
     reason = against_precision(options)
     if reason is None:
         try:
@@ -162,7 +162,6 @@ def _proved(
     options: EngineOptions,
 ) -> Choice:
     """OpenVINO, in exactly the precision of the options."""
-    outputs = tuple(dict.fromkeys(output.path for output in tensorflow.spec.outputs))
     engine = OpenVINOEngine(
         converted,
         tensorflow,
@@ -171,6 +170,7 @@ def _proved(
         max_batch_size=options.max_batch_size,
         on_fallback=options.on_fallback,
     )
+    outputs = tensorflow.spec.predictions
     function = engine.require(outputs)
     parity = prove(engine, TOLERANCES[options.precision])
     facts: dict[str, Any] = {

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from service.engines.converted import Converted, IndexCheck
 from service.engines.openvino import first_line
-from service.engines.openvino_integers import counts_from_the_end, inexact
+from service.engines.openvino_integers import counts_from_the_end, inexact, origin_of
 from service.engines.openvino_library import library
 from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS, MOVES
 from service.errors import LoadError
@@ -27,7 +27,6 @@ from service.tensors import ModelSpec, TensorSpec
 _FLOATS = frozenset([tf.float32, tf.float16, tf.bfloat16])
 _NUMBERS = _FLOATS | {tf.int32, tf.bool}
 _COMPUTED = ("T", "Ta", "Tb", "Tout")  # attributes that say of which types the numbers of an operation are
-_PASSES_ON = frozenset(["Identity", "StopGradient"])
 
 
 def convert(
@@ -53,7 +52,7 @@ def convert(
     fetched = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
     outputs = {path: fetched[f"output_{place:04d}"] for place, path in enumerate(paths)}
     inputs = {tensor.name: item.name for tensor, item in zip(concrete.inputs, spec.inputs, strict=False)}
-    origins = {path: _origin(tensor).name for path, tensor in outputs.items()}
+    origins = {path: origin_of(tensor).name for path, tensor in outputs.items()}
     echoes = {path: inputs[name] for path, name in origins.items() if name in inputs}
     tensors = {
         path: TensorSpec(f"output_{place:04d}", (None, *outputs[path].shape[1:]), outputs[path].dtype.name)
@@ -192,12 +191,12 @@ def _has_known_rows(tensor: Any) -> bool:
 
 def _dependents(indices: Any, outputs: Mapping[str, Any]) -> tuple[str, ...]:
     """The paths that a look-up's indices matter to: what its GatherV2 feeds."""
-    origin = _origin(indices)
+    origin = origin_of(indices)
     return tuple(
         path
         for path, tensor in outputs.items()
         if any(
-            operation.type == "GatherV2" and _origin(operation.inputs[1]) is origin
+            operation.type == "GatherV2" and origin_of(operation.inputs[1]) is origin
             for operation in _ancestors(tensor.op)
         )
     )
@@ -211,12 +210,6 @@ def _ancestors(operation: Any) -> Iterator[Any]:
             seen.add(current.name)
             yield current
             waiting.extend(tensor.op for tensor in current.inputs)
-
-
-def _origin(tensor: Any) -> Any:
-    while tensor.op.type in _PASSES_ON:
-        tensor = tensor.op.inputs[0]
-    return tensor
 
 
 def _graph(concrete: Any) -> Any:

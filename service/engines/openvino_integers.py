@@ -18,6 +18,8 @@ import tensorflow as tf
 from service.engines.openvino import WHOLE_LIMIT
 from service.engines.openvino_operations import COMPUTES, COMPUTES_FLOATS
 
+PASSES_ON = frozenset(["Identity", "StopGradient"])
+_PICKS = PASSES_ON | {"Cast", "StridedSlice"}
 _COUNTS = frozenset(["Shape", "Size", "Rank"])  # what they say of data is small
 _DATA = frozenset(["Placeholder", "ReadVariableOp"])
 
@@ -40,7 +42,7 @@ def counts_from_the_end(operation: Any) -> bool:
     """Whether a small constant is added once, as Keras adds a table's size to indices below zero."""
     if operation.type != "AddV2" or operation.inputs[0].dtype not in {tf.int32, tf.int64}:
         return False
-    if not any(_largest(above.op) < WHOLE_LIMIT for above in map(_past_casts, operation.inputs)):
+    if not any(_largest(origin_of(tensor, _PICKS).op) < WHOLE_LIMIT for tensor in operation.inputs):
         return False
     return all(above.type != "AddV2" for above in _above(operation, _is_whole))
 
@@ -84,8 +86,9 @@ def _is_whole(tensor: Any) -> bool:
     return bool(tensor.dtype.is_integer)
 
 
-def _past_casts(tensor: Any) -> Any:
-    while tensor.op.type in {"Identity", "StopGradient", "Cast", "StridedSlice"}:
+def origin_of(tensor: Any, passing: frozenset[str] = PASSES_ON) -> Any:
+    """The tensor that comes out as this one behind operations that pass on what they take."""
+    while tensor.op.type in passing:
         tensor = tensor.op.inputs[0]
     return tensor
 

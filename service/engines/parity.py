@@ -87,7 +87,7 @@ def prove(
     """
     spec = engine.spec
     inputs = fitting_rows(rows, spec, source)
-    function = engine.compile(tuple(dict.fromkeys(output.path for output in spec.outputs)))
+    function = engine.compile(spec.predictions)
     try:
         got = function.run(inputs)
     except InputRejected as error:

@@ -118,7 +118,7 @@ class TensorFlowEngine:
         self._on_trace = on_trace
         self._on_padding = on_padding
         dtypes: dict[str, str] = {}
-        predictions = tuple(dict.fromkeys(output.path for output in spec.outputs))
+        predictions = spec.predictions
         self._kept = {predictions: self._compile(predictions, dtypes)}
         if beside := tuple(layer.path for layer in spec.layers if layer.path not in dtypes):
             with contextlib.suppress(*_FAILURES):  # whoever asks for them is told

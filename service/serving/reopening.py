@@ -83,7 +83,7 @@ class ModelCache:
             kept = unpack(parts)
             engine, copies = _engine(kept, options, open_engine)
             read = time.monotonic()
-            engine.require(tuple(dict.fromkeys(output.path for output in kept.spec.outputs)))
+            engine.require(kept.spec.predictions)
         except (ValueError, KeyError, TypeError, RuntimeError, LayertapError) as error:
             self._vault.discard(key.name, f"{type(error).__name__}: {error}")
             return None

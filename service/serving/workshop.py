@@ -178,7 +178,7 @@ def _failure(name: str, version: int, error: BaseException) -> LoadError:
 
 def _warm_sets(layers: LayerIndex, spec: ModelSpec, entry: ModelEntry) -> list[tuple[str, ...]]:
     """The sets of paths compiled before a model is ready: predictions, the default layer, each warm layer."""
-    predictions = tuple(dict.fromkeys(output.path for output in spec.outputs))
+    predictions = spec.predictions
     named = entry.config.default_layer or spec.bottleneck
     wanted = [named] if named else []
     named_sets = [layers.resolve([name]) for name in (*wanted, *entry.config.warm_layers)]
