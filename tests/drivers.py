@@ -11,7 +11,7 @@ import contextlib
 import io
 import queue
 import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -280,10 +280,14 @@ class DirectDriver(_OwnLoop):
                 wire.send(body if declared else chunk + b"0\r\n\r\n")
             return wire.answer(method)
 
-    @property
-    def connections(self) -> list[Protocol]:
-        """Those that are open."""
-        return list(self._state.connections)
+    def until(self, condition: Callable[[list[Protocol]], bool]) -> None:
+        """Waits until something holds of the open connections, looked at on their own loop each time it goes round."""
+
+        async def look() -> None:
+            while not condition(list(self._state.connections)):  # noqa: ASYNC110 nothing tells of every change
+                await asyncio.sleep(0)
+
+        self._call(asyncio.wait_for(look(), ANSWER_WITHIN_S))
 
     def close(self) -> None:
         self._call(self._end())

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from dataclasses import replace
 from http.client import HTTPException
 
@@ -199,19 +198,12 @@ def crowded():
         yield site, gate, lambda: stack.enter_context(connect(site.direct.address))
 
 
-def until(condition):
-    deadline = time.monotonic() + ANSWER_WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_the_one_that_has_been_idle_the_longest_goes_first(crowded, caplog):
     site, gate, come = crowded
     gate.open()
     first, second, third = come(), come(), come()
     assert [served(each) for each in (second, first, third)] == [200, 200, 200]
-    until(lambda: all(each.since is not None for each in site.direct.connections))
+    site.direct.until(lambda connections: all(each.since is not None for each in connections))
     fourth = come()
     assert served(fourth) == 200
     assert [is_closed(each) for each in (first, second, third)].count(True) == 1
@@ -219,8 +211,8 @@ def test_the_one_that_has_been_idle_the_longest_goes_first(crowded, caplog):
     assert "connections are short" in caplog.text
 
 
-def answering(site):
-    return [each.phase for each in site.direct.connections].count(Phase.ANSWERING)
+def answering(connections):
+    return [each.phase for each in connections].count(Phase.ANSWERING)
 
 
 def ends(connection):
@@ -246,11 +238,11 @@ def test_where_none_is_idle_half_sent_ones_go_and_where_none_is_the_newcomer_is_
         each.sendall(written("POST", "/predict?model=iris", ROW, JSON))
     half_sent.sendall(half(STATS))
     assert gate.entered.wait(ANSWER_WITHIN_S)
-    until(lambda: answering(site) == 2)
+    site.direct.until(lambda connections: answering(connections) == 2)
     last = come()
     assert ends(half_sent)
     last.sendall(written("POST", "/predict?model=iris", ROW, JSON))
-    until(lambda: answering(site) == 3)
+    site.direct.until(lambda connections: answering(connections) == 3)
     newcomer = come()
     (answer,) = replies_on(newcomer)
     assert (answer.status, answer.json()["code"]) == (429, "too_many_connections")

@@ -5,14 +5,12 @@ import io
 import shutil
 import socket
 import subprocess
-import time
 from dataclasses import replace
 
 import pytest
 from drivers import CONNECTION_LIMITS, MAX_BODY_BYTES, open_site
 from raw_http import LAST, connect, replies, replies_on, written
 from serving import serve
-from wire import ANSWER_WITHIN_S
 
 POURED = 4 * MAX_BODY_BYTES  # more than any socket holds
 PIECE = b"x" * 65536
@@ -101,24 +99,13 @@ def test_what_comes_after_such_a_body_goes_wrong_is_no_second_reply(site):
     assert answer.status == 200
 
 
-def open_connections(site):
-    return len(site.direct.connections)
-
-
-def until(condition):
-    deadline = time.monotonic() + ANSWER_WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_refused_client_that_stays_is_heard_out_for_a_time_only():
     limits = replace(CONNECTION_LIMITS, linger_timeout_s=0.5)
     with open_site("iris", connection_limits=limits) as site, connect(site.direct.address) as connection:
         connection.sendall(b"nonsense\r\n")
         (answer,) = replies_on(connection)  # to the end: the server's side is closed
         assert answer.status == 400
-        until(lambda: open_connections(site) == 0)
+        site.direct.until(lambda connections: not connections)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -129,7 +116,7 @@ def test_a_refused_client_that_sends_on_is_heard_out_for_so_many_bytes_only(case
         connection.sendall(begin)
         with pytest.raises(ConnectionError):
             connection.sendall(piece * 2000)
-        until(lambda: open_connections(site) == 0)
+        site.direct.until(lambda connections: not connections)
 
 
 # -- real clients, real server ----------------------------------------------------------------------------
@@ -160,7 +147,7 @@ def service():
         yield service.until_ready()
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node: apt-get install nodejs")
 def test_node_reads_the_refusal(service, tmp_path):
     script = tmp_path / "ask.js"
     script.write_text(NODE)

@@ -187,7 +187,7 @@ public class Ask {
 """
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java: apt-get install default-jdk-headless")
 def test_javas_own_client(service, tmp_path):
     source = tmp_path / "Ask.java"
     source.write_text(JAVA)

@@ -69,7 +69,9 @@ def test_without_a_key_only_this_machine_administers_and_no_page_of_others(local
     assert ask(local, X_Admin_Key="") == 200
 
 
-@pytest.mark.skipif(own_address() is None, reason="this machine has no address besides 127.0.0.1")
+@pytest.mark.skipif(
+    own_address() is None, reason="needs an address besides 127.0.0.1: connect the machine to a network"
+)
 def test_without_a_key_another_address_is_refused(tmp_path):
     port = free_port()
     with serve(tmp_path, admin="true", bind=f"0.0.0.0:{port}") as service:

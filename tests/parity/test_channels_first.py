@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from opening import opened
 
-from service.engines.choice import EngineOptions
 from service.loading.corrected_add import correct_add
 from service.loading.cpu_kernels import complete_cpu_kernels
-from service.repository import ModelEntry, ModelVersion
-from service.serving.opening import open_model
 
 pytestmark = pytest.mark.usefixtures("looked_through_here")
 
@@ -183,31 +181,18 @@ def test_every_layer_of_a_model_is_served_in_its_own_order(engine, tmp_path):
     weights = [seeded(place, weight.shape) for place, weight in enumerate(last.get_weights())]
     first.set_weights(weights)
     last.set_weights(weights)
-    opened = open_engine(first, tmp_path, engine)
+    (tmp_path / "model").mkdir()
+    first.save(tmp_path / "model" / "model.h5")
+    served = opened(tmp_path / "model", tolerance=TOLERANCE, engine=engine).engine
     x = seeded(99, (3, 4, 16, 16))
-    paths = tuple(layer.path for layer in opened.engine.spec.layers)
+    paths = tuple(layer.path for layer in served.spec.layers)
     assert {"wide", "pool", "norm", "depthwise", "transposed", "global", "classes"} <= set(paths)
     for path in paths[1:]:
         wanted = np.asarray(keras.Model(last.input, last.get_layer(path).output)(np.moveaxis(x, 1, -1)))
-        given = opened.engine.compile((path,)).run({"picture": x})[path]
+        given = served.compile((path,)).run({"picture": x})[path]
         assert_equal(given, np.moveaxis(wanted, -1, 1) if wanted.ndim == 4 else wanted)
     if engine == "openvino":
-        assert opened.engine.alone
-
-
-def open_engine(model, folder, engine):
-    file = folder / "model.h5"
-    model.save(file)
-    version = ModelVersion(1, file)
-    return open_model(
-        ModelEntry("model", folder, (version,)),
-        version,
-        buckets_to=None,
-        tolerance=TOLERANCE,
-        on_trace=lambda: None,
-        on_padding=lambda _: None,
-        engine_options=EngineOptions(engine=engine),
-    )
+        assert served.alone
 
 
 def test_the_same_holds_where_tensorflow_does_without_onednn():

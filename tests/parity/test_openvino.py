@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from opening import opened
 
-from service.engines.choice import EngineOptions
 from service.engines.converted import unpack
 from service.engines.openvino import OpenVINOFunction, OpenVINOOptions, open_function
 from service.engines.openvino_conversion import convert
@@ -21,8 +21,6 @@ from service.engines.openvino_library import capabilities
 from service.engines.parity import relative_difference
 from service.engines.tensorflow import TensorFlowEngine, TensorFlowFunction
 from service.errors import InputRejected, LoadError
-from service.repository import scan
-from service.serving.opening import open_model
 from service.surgery.cut import describe, seeded_rows
 
 pytestmark = pytest.mark.usefixtures("looked_through_here")
@@ -36,20 +34,6 @@ MAX_BATCH = 8
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(11)
-
-
-def opened(folder, **options):
-    """What `open_model` makes of the model saved in a folder."""
-    [entry] = [entry for entry in scan(folder.parent) if entry.name == folder.name]
-    return open_model(
-        entry,
-        entry.versions[0],
-        buckets_to=None,
-        tolerance=1e-4,
-        on_trace=lambda: None,
-        on_padding=lambda _: None,
-        engine_options=EngineOptions(**options),
-    )
 
 
 def saved(model, folder):

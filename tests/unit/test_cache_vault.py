@@ -18,7 +18,9 @@ LARGE = 2**20
 PATIENCE_S = 60.0
 SOMEBODY = 20_001  # a user and a group that no system names
 NAMED = next((group.gr_gid for group in grp.getgrall() if group.gr_gid != os.getegid()), SOMEBODY)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, who alone may give files away: sudo make test"
+)
 
 
 @pytest.fixture

@@ -25,6 +25,16 @@ def look_twice(site):
     site.reloader.look()
 
 
+def assert_unloaded_until_its_files_change(site):
+    site.runtime.unload_model("iris")
+    look_twice(site)
+    with pytest.raises(ModelUnloaded):
+        site.runtime.resolve("iris")
+    put(site.folder, "iris.h5", "4")
+    look_twice(site)
+    assert site.ask() == 4.0
+
+
 def test_nothing_happens_while_nothing_changes(site):
     generation = site.runtime.generation
     look_twice(site)
@@ -132,13 +142,7 @@ def test_the_only_model_stays_though_its_file_is_gone_until_it_is_unloaded(site)
     (site.folder / "iris.h5").unlink()
     look_twice(site)
     assert site.ask() == 1.0
-    site.runtime.unload_model("iris")
-    look_twice(site)
-    with pytest.raises(ModelUnloaded):
-        site.runtime.resolve("iris")
-    put(site.folder, "iris.h5", "4")
-    look_twice(site)
-    assert site.ask() == 4.0
+    assert_unloaded_until_its_files_change(site)
 
 
 def test_models_that_go_one_after_the_other_between_two_looks_stay(pair):
@@ -150,13 +154,7 @@ def test_models_that_go_one_after_the_other_between_two_looks_stay(pair):
 
 
 def test_what_an_operator_unloaded_stays_so_until_its_files_change(site):
-    site.runtime.unload_model("iris")
-    look_twice(site)
-    with pytest.raises(ModelUnloaded):
-        site.runtime.resolve("iris")
-    put(site.folder, "iris.h5", "4")
-    look_twice(site)
-    assert site.ask() == 4.0
+    assert_unloaded_until_its_files_change(site)
 
 
 def test_models_that_came_before_the_first_look_are_found(tmp_path):
