@@ -134,9 +134,14 @@ class ExpressLane:
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
             return endpoint
+        dialect = self._dialect_of(path)
+        return None if dialect is None else dialect.endpoint(path)
+
+    def _dialect_of(self, path: str) -> Dialect | None:
+        """The dialect under whose prefix a path is; `None` for the native API's."""
         for prefix, dialect in self._dialects:
             if path.startswith(prefix):
-                return dialect.endpoint(path)
+                return dialect
         return None
 
     def route(self, url: bytes) -> Route | None:
@@ -163,8 +168,7 @@ class ExpressLane:
             target: path and query, raw, as far as it was read.
             request_id: the client's own, if any.
         """
-        path = target.partition(b"?")[0].decode("latin-1")
-        dialect = next((dialect for prefix, dialect in self._dialects if path.startswith(prefix)), None)
+        dialect = self._dialect_of(target.partition(b"?")[0].decode("latin-1"))
         reply = problem(error) if dialect is None else dialect.problem(error)
         reply.headers["x-request-id"] = named = self._telemetry.request_id(request_id)
         self._telemetry.metrics.rejected.labels(error.code).inc()
@@ -192,9 +196,8 @@ class ExpressLane:
 
     def _is_watched(self, path: str) -> bool:
         """Whether a path tells how the service is: its replies wait neither for bodies nor for others' threads."""
-        return path in _WATCHED or any(
-            path.startswith(prefix) and dialect.is_health(path) for prefix, dialect in self._dialects
-        )
+        dialect = self._dialect_of(path)
+        return path in _WATCHED or (dialect is not None and dialect.is_health(path))
 
     def _check_health(self, scope: Scope) -> Reply:
         reply = self._health[scope["path"]](self._runtime)
