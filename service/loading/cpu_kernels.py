@@ -100,10 +100,13 @@ def _with_channels_last(
 
 
 def _with_kernel_written_out(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a transposed convolution, its kernel `(*sizes, out, in)` dilated and its dilations ones."""
+    """The arguments of a transposed convolution, its kernel `(*sizes, out, in)` dilated and its dilations ones.
+
+    Args:
+        arguments: for channels last.
+    """
     dilations = list(arguments.get("dilations") or ())
-    first = arguments.get("data_format") in _FIRST_TO_LAST
-    inner = dilations[2:] if first else dilations[1:-1]
+    inner = dilations[1:-1]
     if all(size == 1 for size in inner):
         return dict(arguments)
     return {
