@@ -16,11 +16,12 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max".
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [_quota(folder / "cpu.max") for folder in _own_cgroups(cgroups, membership)]
+    quotas = [_quota(folder / "cpu.max") for folder in own_cgroups(cgroups, membership)]
     return max(1, int(min([cores, *(quota for quota in quotas if quota is not None)])))
 
 
-def _own_cgroups(cgroups: Path, membership: Path) -> list[Path]:
+def own_cgroups(cgroups: Path, membership: Path) -> list[Path]:
+    """The folders of this process's cgroup and of every one above it, in cgroup v2; none elsewhere."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:

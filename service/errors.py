@@ -23,11 +23,13 @@ The tree, as `status code`:
     │   ├── NotAcceptable            406 not_acceptable
     │   ├── RequestTimedOut          408 request_timeout
     │   ├── BodyTooLarge             413 body_too_large
+    │   │   └── GrowthTooLarge       413 growth_too_large
     │   ├── TargetTooLong            414 target_too_long
     │   ├── UnsupportedMedia         415 unsupported_media_type
     │   ├── UndecodableImage         422 image_not_decodable
     │   │   └── ImageTooLarge        422 image_too_large
     │   ├── QueueFull                429 queue_full
+    │   │   ├── MemoryFull           429 memory_full
     │   │   └── TooManyConnections   429 too_many_connections
     │   └── HeadTooLarge             431 head_too_large
     ├── ServiceError                 500 internal_error
@@ -223,6 +225,13 @@ class BodyTooLarge(RequestError):
     title = "Body too large"
 
 
+class GrowthTooLarge(BodyTooLarge):
+    """What becomes of the body in memory is out of proportion to what was sent."""
+
+    code = "growth_too_large"
+    title = "The body grows too much"
+
+
 class UnsupportedMedia(RequestError):
     """The Content-Type is none that this model takes."""
 
@@ -256,6 +265,13 @@ class QueueFull(RequestError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class MemoryFull(QueueFull):
+    """All requests together hold `max_memory_bytes`."""
+
+    code = "memory_full"
+    title = "Too much memory is in use"
 
 
 class TooManyConnections(QueueFull):

@@ -17,7 +17,7 @@ LAYERS = {
     0: ["service", "errors"],
     1: ["fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
     2: [
-        *["device", "cards", "cores"],
+        *["device", "cards", "cores", "memory"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
         *["payloads"],
