@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Memory:
         refusals: how many charges were refused for want of room.
     """
 
-    def __init__(self, limit: int, refused: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, limit: int = sys.maxsize, refused: Callable[[], object] = lambda: None) -> None:
         self.limit = limit
         self.held = self.peak = self.refusals = 0
         self._refused = refused

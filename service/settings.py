@@ -148,6 +148,12 @@ class Settings:
         512 * 2**20, "largest decoded input of one request: small files can hold large pictures", low=1
     )
     max_image_pixels: int = setting(64_000_000, "largest picture, in pixels", low=1)
+    max_memory_bytes: int | None = setting(
+        None,
+        "what all requests together may hold in memory: bodies, what they unpack to, arrays, what models with free axes "
+        "compute, replies until they are taken; unset: a quarter of the machine's or the container's, divided by workers",
+        low=1,
+    )
     max_reply_bytes: int = setting(64 * 2**20, "largest reply body", low=1)
     poll_interval_s: float = setting(
         0.0,

@@ -91,6 +91,7 @@ class Metrics:
         )
         self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
         self._add_connections()
+        self._add_memory()
 
     def _add_connections(self) -> None:
         self.connections = self._gauge("connections", "Connections by what they wait for.", "phase")
@@ -99,6 +100,15 @@ class Metrics:
             "connections_closed_total",
             "Connections that the service ended: by the phase whose time was over, as too_many, or as refused.",
             "reason",
+        )
+
+    def _add_memory(self) -> None:
+        self.memory = self._gauge("memory_bytes", "What requests hold now, of max_memory_bytes.")
+        self.memory_peak = self._gauge("memory_peak_bytes", "The most that they have held.")
+        self.memory_limit = self._gauge("memory_limit_bytes", "What they may hold together.")
+        self.refused_memory = self._counter(
+            "refused_memory_total",
+            "Requests refused since all together, or one by itself, need too much memory.",
         )
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:

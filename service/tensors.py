@@ -8,6 +8,7 @@ the second use of a shared layer, `lstm:0:2` for the third tensor of a layer's f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -137,6 +138,28 @@ class ModelSpec:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What one row takes in memory while it is computed, of a model whose rows may have several sizes.
+
+    Args:
+        values: numbers of one row of all inputs together, as it was measured.
+        size: bytes that it takes, with a margin.
+        power: of the numbers, by which the bytes grow.
+    """
+
+    values: int
+    size: int
+    power: float
+
+    def bytes_of(self, inputs: Mapping[str, Array]) -> int:
+        """Bytes that these rows take, name -> (rows, *row shape), all computed at once."""
+        rows = len(next(iter(inputs.values())))
+        values = sum(array.size for array in inputs.values()) / rows
+        growth: float = (values / self.values) ** self.power
+        return math.ceil(rows * self.size * growth)
+
+
 @dataclass(slots=True)
 class Timings:
     """Seconds spent on one request, in the order they are spent."""
@@ -163,6 +186,8 @@ class InferRequest:
             very model, also when another has taken its place meanwhile; `None`: by whatever has this name and
             version once the request is queued.
         place: what `Runtime.book` kept for it before its body was read.
+        charge: what it holds of the service's memory, a `service.memory.Charge`; `Runtime.submit` gives it one where
+            it needs much and has none. Whoever answers it releases that.
         request_id: by which the log names it.
     """
 
@@ -175,6 +200,7 @@ class InferRequest:
     priority: int = 0
     served: object | None = None
     place: object | None = None
+    charge: object | None = None
     request_id: str = ""
 
 

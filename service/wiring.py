@@ -28,6 +28,7 @@ from service.drivers.hosts import NamedLane
 from service.drivers.limits import limits_of
 from service.errors import SettingsError
 from service.greeting import greet
+from service.memory import Memory, memory_for_requests
 from service.opener import Opener
 from service.repository import scan
 from service.scheduling.scheduler import BatchReport, Scheduler
@@ -84,6 +85,7 @@ class Service:
             ),
             self._model_changed,
             refused=lambda model: metrics.refused_compilations.labels(model).inc(),
+            memory=_memory(settings, self.telemetry),
         )
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         self._publish_runtime()
@@ -233,6 +235,16 @@ def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:
             metrics.failed_batches.labels(model).inc()
 
     return observe
+
+
+def _memory(settings: Settings, telemetry: Telemetry) -> Memory:
+    metrics = telemetry.metrics
+    limit = memory_for_requests(settings.max_memory_bytes, settings.workers)
+    memory = Memory(limit, metrics.refused_memory.inc)
+    metrics.memory_limit.set(limit)
+    metrics.memory.set_function(lambda: memory.held)
+    metrics.memory_peak.set_function(lambda: memory.peak)
+    return memory
 
 
 def _replace_worker(error: BaseException) -> None:

@@ -72,6 +72,7 @@ class Scaled:
     """The numpy engine, its answers multiplied: what answered can be told from the answer."""
 
     name = "numpy"
+    activations = None
 
     def __init__(self, engine, scale):
         self.spec = engine.spec

@@ -250,7 +250,7 @@ class DirectDriver(_OwnLoop):
         super().__init__(uvloop.new_event_loop(), "direct-driver")
         config = Config(lane, lifespan="off", log_config=None, **Worker.CONFIG_KWARGS)
         config.load()
-        self._state = state = Connections(lane.connection_limits, lane.metrics)
+        self._state = state = Connections(lane.connection_limits, lane.metrics, lane.memory)
 
         def connect() -> Protocol:
             return Protocol(config=config, server_state=state, app_state={}, _loop=self._loop)

@@ -112,6 +112,7 @@ class NumpyEngine:
     """
 
     name = "numpy"
+    activations = None
 
     def __init__(
         self,

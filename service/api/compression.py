@@ -10,11 +10,13 @@ from functools import lru_cache
 
 from service.api.http import Reply, quality
 from service.errors import BodyTooLarge, InvalidRequest, UnsupportedMedia
+from service.memory import paid, pay
 
 CODINGS = ("gzip", "deflate")
 
 _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LEVEL = 1  # numbers hardly get smaller at higher ones, and those take several times as long
+_STEP_BYTES = 256 * 1024  # unpacked at a time, each charged before the next
 _WORTH_BYTES = 1024  # below that the reply fits one packet anyway
 
 
@@ -29,7 +31,7 @@ def unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
     Raises:
         UnsupportedMedia: another coding, or several of them.
         InvalidRequest: the bytes are not of that coding, cut off, or more than one of its streams.
-        BodyTooLarge: there is more in them than `max_bytes`.
+        BodyTooLarge: there is more in them than `max_bytes`, or than the request may hold.
     """
     coding = coding.strip().lower()
     if coding in ("", "identity"):
@@ -40,11 +42,20 @@ def unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
             f"Expected a body whose Content-Encoding is gzip or deflate, or without one. Received: {coding[:80]!r}."
         )
     stream = zlib.decompressobj(_WINDOW[coding])
+    pieces: list[bytes] = []
+    size = 0
     try:
-        unpacked = stream.decompress(body, max_bytes + 1)
+        while size <= max_bytes and not stream.eof:
+            pay(_STEP_BYTES, "an unpacked body")
+            piece = stream.decompress(body, min(_STEP_BYTES, max_bytes + 1 - size))
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+            body = stream.unconsumed_tail
     except zlib.error as error:
         raise _broken(coding, str(error)) from error
-    if len(unpacked) > max_bytes:
+    if size > max_bytes:
         raise BodyTooLarge(
             f"Expected a body that unpacks to at most {max_bytes} bytes. Received: one that holds more.",
             limit_bytes=max_bytes,
@@ -53,7 +64,8 @@ def unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
         raise _broken(coding, "one that is cut off")
     if stream.unused_data:  # a second member, too: nobody sends them, and a million of them would take long
         raise _broken(coding, "more bytes behind its end")
-    return unpacked
+    with paid(size, "an unpacked body"):
+        return b"".join(pieces)
 
 
 @lru_cache(maxsize=256)

@@ -10,8 +10,11 @@ from typing import Any
 from service.api.endpoint import Limits
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson, UndecodableImage, UnsupportedMedia
 from service.images import ImageInput, prepare
+from service.memory import pay
 from service.serving.served import ServedModel
 from service.tensors import Array, TensorSpec
+
+_COPIES = 2  # of a row: by itself, and in the array of all rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class Intake:
                 f"Expected numbers for input '{name}' of model '{self.model}', which takes no pictures. "
                 "Received: an image."
             )
-        return prepare(data, target, max_pixels=self.max_image_pixels)
+        row = prepare(data, target, max_pixels=self.max_image_pixels)
+        pay(_COPIES * row.nbytes, f"a picture for input '{name}'")
+        return row
 
     def check_size(self, arrays: Mapping[str, Array], what: str) -> None:
         """Raises BodyTooLarge where the arrays together hold more than one request may."""

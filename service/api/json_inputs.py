@@ -12,6 +12,7 @@ import numpy as np
 
 from service.api.intake import Budget, Intake, kind, located
 from service.errors import InvalidInput
+from service.memory import pay
 from service.payloads.fitting import check_names, fit, fit_named
 from service.payloads.json_lifting import Place
 from service.payloads.json_rows import NamedRows
@@ -166,6 +167,7 @@ def b64_bytes(value: Any, what: str) -> bytes:
     """
     if not is_b64(value) or not isinstance(value["b64"], str):
         raise InvalidInput(f'Expected {what} to be {{"b64": "..."}}. Received: {kind(value)}.')
+    pay(len(value["b64"]), what)
     try:
         return b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError):

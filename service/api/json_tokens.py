@@ -10,7 +10,10 @@ import json
 import math
 from typing import Any
 
+from service.payloads.codecs import pay_for_objects
+
 _TOKENS = (b"NaN", b"Infinity")
+_TIMES = 3  # the text is written again
 _MAX_DIGITS = 20  # of whole numbers in 64 bits, a sign included
 _WHOLE = range(-(2**63), 2**64)  # others make a float, as orjson has it
 
@@ -26,6 +29,7 @@ def loads_with_tokens(body: bytes) -> Any:
     Raises:
         ValueError, RecursionError: it is none.
     """
+    pay_for_objects(body, _TIMES)
     value = json.loads(body.decode("utf-8-sig"), parse_int=_whole, parse_float=_finite)
     json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     return value

@@ -12,7 +12,9 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from service.errors import BodyTooLarge, InvalidRequest
+from service.memory import pay
 
+_COPIES = 3
 _MAX_PARTS = 4096
 
 
@@ -45,6 +47,7 @@ def read_parts(body: bytes, content_type: str) -> list[Part]:
             "Expected a boundary in the Content-Type of multipart/form-data. Received: none. "
             "Let the HTTP client set this header."
         )
+    pay(_COPIES * len(body), "the parts of a form")
     decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), max_parts=_MAX_PARTS)
     try:
         return _collect(decoder, body)

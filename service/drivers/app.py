@@ -91,8 +91,10 @@ def to_response(reply: Reply) -> Response:
 def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> Callable[[Endpoint], Response]:
     def infer(endpoint: Endpoint) -> Response:
         exchange = Exchange(endpoint, runtime, telemetry, _given_id())
+        charge = exchange.charge = runtime.memory.charge()
         try:
             asked = _read(max_body_bytes)
+            charge.receive(len(asked.body))
             if endpoint.is_heavy(asked):
                 exchange.book(exchange.foresee(asked))
             call = exchange.parse(asked)
@@ -100,6 +102,7 @@ def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> C
             reply = exchange.finish(exchange.render(result))
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
             reply = exchange.fail(error)
+        exchange.record(reply.status)
         return to_response(reply)
 
     return infer

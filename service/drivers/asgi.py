@@ -28,6 +28,7 @@ from service.drivers.limits import ConnectionLimits
 from service.drivers.shedding import Refusals, Rounds
 from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
 from service.errors import LayertapError, QueueFull
+from service.memory import Charge
 from service.serving.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
@@ -95,6 +96,7 @@ class ExpressLane:
         self._runtime = runtime
         self._telemetry = telemetry
         self.metrics = telemetry.metrics
+        self.memory = runtime.memory
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
         self._dialects = [(f"{dialect.prefix}/", dialect) for dialect in dialects]
         self._health = {"/healthz": catalog.healthz, "/readyz": catalog.readyz}
@@ -209,23 +211,26 @@ class ExpressLane:
     async def pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Any other route. Its body is read before it takes a thread, or half-sent ones would soon have them all."""
         headers = join_headers(scope["headers"])
+        charge = self.memory.charge()
         try:
-            body = await self._read(headers, receive)
+            body = await self._read(headers, receive, charge)
+            await self._rest(with_ascii_query(scope), _replay(body, receive), send)
         except ClientGone:
-            return
+            pass
         except LayertapError as error:
             reply = self.refuse(error, scope["raw_path"], headers.get(b"x-request-id"))
             reply.headers["connection"] = "close"  # the rest of the body is not read
             await _send(reply, send)
-            return
-        await self._rest(with_ascii_query(scope), _replay(body, receive), send)
+        finally:
+            charge.release()
 
     async def _infer(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         headers = join_headers(scope["headers"])
         body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))
+        charge = exchange.charge = self.memory.charge()
         try:
-            body = await self._read(headers, receive)
+            body = await self._read(headers, receive, charge)
             request = HttpRequest("POST", scope["path"], scope["query_string"], headers, body)
             if endpoint.is_heavy(request):
                 call = await self._read_aside(endpoint, exchange, request)
@@ -243,16 +248,29 @@ class ExpressLane:
             return
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
             reply = exchange.fail(error)
-            if reply.status == 413 and body is None:
+            if body is None:
                 reply.headers["connection"] = "close"  # the rest of the body is not read
         await _send(reply, send)
+        exchange.record(reply.status)
 
-    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises BodyTooLarge, at once where its size was announced, or ClientGone."""
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, charge: Charge) -> bytes:
+        """The whole body.
+
+        Args:
+            headers: of the request.
+            receive: as ASGI has it.
+            charge: pays for it.
+
+        Raises:
+            BodyTooLarge: at once where its size was announced.
+            MemoryFull: others hold too much for more of it.
+            ClientGone: it will not come.
+        """
         if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
             raise body_too_large(self._max_body_bytes)
         message = await receive()
         body: bytes = message.get("body", b"")
+        charge.receive(len(body))
         if message["type"] == "http.request" and not message.get("more_body", False):
             if len(body) > self._max_body_bytes:
                 raise body_too_large(self._max_body_bytes)
@@ -260,12 +278,17 @@ class ExpressLane:
         whole = bytearray(body)  # in pieces, small ones would take many times their size
         while message["type"] == "http.request" and message.get("more_body", False):
             message = await receive()
-            whole += message.get("body", b"")
+            body = message.get("body", b"")
+            charge.receive(len(body))
+            whole += body
             if len(whole) > self._max_body_bytes:
                 raise body_too_large(self._max_body_bytes)
         if message["type"] != "http.request":
             raise ClientGone
-        return bytes(whole)
+        charge.hold(len(whole), "its body")
+        body = bytes(whole)
+        charge.keep(len(body))
+        return body
 
     def foresee_refusal(self, endpoint: Endpoint, request: HttpRequest, size: int) -> QueueFull | None:
         """What a heavy request would be refused with once its body was there, if it would.

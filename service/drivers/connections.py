@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from service.drivers.limits import ConnectionLimits
 from service.errors import LayertapError, RequestTimedOut, TooManyConnections
+from service.memory import Memory
 from service.telemetry import Metrics
 
 _log = logging.getLogger("layertap.connections")
@@ -29,6 +30,7 @@ _LAST_WORD_S = 1.0  # while it stops, for clients that are in the middle of a re
 _SHORT = 0.75  # the part of the connections that may be open before idle ones are closed early
 _SHORT_KEEP_ALIVE_S = 5.0
 _RANK_EVERY_S = 0.1
+_SLOW_S = 1.0  # since when a client has not taken all of its reply, so that it may have to go
 _TELL_EVERY_S = 60.0
 
 
@@ -107,18 +109,22 @@ class Connections(ServerState):
     Args:
         limits: for each of them.
         metrics: where they are counted.
+        memory: what requests hold together; those who leave their replies untaken have to go where it is short.
 
     Attributes:
         limits: as given.
+        memory: as given.
         draining: the server stops: what was sent is answered, and then connections end.
         date: the header line of every reply. Source: RFC 9110, section 6.6.1.
     """
 
     connections: set[Any]
 
-    def __init__(self, limits: ConnectionLimits, metrics: Metrics) -> None:
+    def __init__(self, limits: ConnectionLimits, metrics: Metrics, memory: Memory) -> None:
         super().__init__()
         self.limits = limits
+        self.memory = memory
+        self._refusals = memory.refusals
         self.draining = False
         self.date = ""
         self._metrics = metrics
@@ -243,6 +249,9 @@ class Connections(ServerState):
             self._tell_shortage(now)
         phases = Counter(self._look_at(connection, now) for connection in list(self.connections))
         self._count(phases)
+        if self.memory.refusals != self._refusals:
+            self._refusals = self.memory.refusals
+            self._drop_slow_readers(now)
         self._next = loop.call_later(_LOOK_OFTEN_S if self.draining else self._every_s, self._look)
 
     def _count(self, phases: Counter[Phase]) -> None:
@@ -289,6 +298,19 @@ class Connections(ServerState):
             hurried = self.draining and phase is Phase.BODY
             return slow or still_s >= (min(_LAST_WORD_S, patience_s) if hurried else patience_s)
         return age_s >= (min(_LAST_WORD_S, patience_s) if self.draining else patience_s)
+
+    def _drop_slow_readers(self, now: float) -> None:
+        """Requests are refused for want of memory: half of those go whose clients leave their replies untaken."""
+        slow = [
+            (since, place, connection)
+            for place, connection in enumerate(self.connections)
+            if connection.phase is Phase.SENDING
+            and (since := connection.since) is not None
+            and now - since >= _SLOW_S
+        ]
+        for _, _, connection in sorted(slow)[: (len(slow) + 1) // 2]:
+            self._metrics.connections_closed.labels("memory").inc()
+            connection.transport.abort()
 
     def _end(self, connection: Watched, phase: Phase) -> None:
         self._metrics.connections_closed.labels(phase.value).inc()

@@ -44,7 +44,7 @@ class DirectRequest(Waiter):
             call = exchange.parse(request)
             self.desk.submit(self, call.request, exchange.begun)
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
-            self._answer(exchange.fail(error))
+            self._send(exchange.fail(error))
 
     def leave(self) -> None:
         """The client has gone: the request leaves the queue, and nothing is answered."""
@@ -68,7 +68,7 @@ class DirectRequest(Waiter):
             reply = exchange.finish(exchange.render(result))
         except Exception as error:  # noqa: BLE001 as above
             reply = exchange.fail(error)
-        self._answer(reply)
+        self._send(reply)
 
     def _render_aside(self, result: InferResult) -> None:
         rendering = self.desk.loop.run_in_executor(self._pool, self._exchange.render, result)
@@ -79,4 +79,8 @@ class DirectRequest(Waiter):
             return
         error = rendering.exception()
         exchange = self._exchange
-        self._answer(exchange.fail(error) if error else exchange.finish(rendering.result()))
+        self._send(exchange.fail(error) if error else exchange.finish(rendering.result()))
+
+    def _send(self, reply: Reply) -> None:
+        self._answer(reply)
+        self._exchange.record(reply.status)

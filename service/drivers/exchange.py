@@ -12,7 +12,8 @@ from collections.abc import Callable
 from service.api.endpoint import Call, Dialect, Endpoint, Foresight
 from service.api.http import HttpRequest, Reply
 from service.drivers.browsers import guarded
-from service.errors import BodyTooLarge, LayertapError, ServiceError
+from service.errors import BodyTooLarge, LayertapError, MemoryFull, ServiceError
+from service.memory import Charge, paid_by
 from service.scheduling.admission import Place
 from service.serving.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry, server_timing_header
@@ -20,6 +21,7 @@ from service.tensors import InferResult, Timings
 
 _log = logging.getLogger("layertap.exchange")
 
+_REPLY_TIMES = 3  # bytes of a reply for each of its arrays', about; JSON has 12 for a float32, binary forms 4
 CLIENT_GONE = 499  # what logs and metrics call a request whose client left; nothing is sent
 
 
@@ -31,6 +33,9 @@ class Exchange:
         runtime: the facade.
         telemetry: where it is recorded.
         request_id: the client's own, if any.
+
+    Attributes:
+        charge: what it holds of the memory; `None` for small requests, whose memory nobody counts.
     """
 
     __slots__ = (
@@ -41,6 +46,7 @@ class Exchange:
         "_telemetry",
         "begun",
         "call",
+        "charge",
         "request_id",
         "timings",
     )
@@ -55,6 +61,7 @@ class Exchange:
         self.begun = time.monotonic()
         self.timings = Timings()
         self.call: Call | None = None
+        self.charge: Charge | None = None
         self._foreseen: Foresight | None = None
         self._place: Place | None = None
 
@@ -75,7 +82,14 @@ class Exchange:
     def parse(self, request: HttpRequest) -> Call:
         """The request's call; may be slow for large bodies and pictures. Raises RequestError or NotReady."""
         begun = time.perf_counter()
-        call: Call = self._endpoint.parse(request, self._runtime)
+        charge = self.charge
+        if charge is None:
+            call: Call = self._endpoint.parse(request, self._runtime)
+        else:
+            with paid_by(charge):
+                call = self._endpoint.parse(request, self._runtime)
+            charge.keep(len(request.body) + sum(array.nbytes for array in call.request.inputs.values()))
+            call.request.charge = charge
         self.call = call
         call.request.place = self._place
         call.request.request_id = self.request_id
@@ -89,31 +103,42 @@ class Exchange:
     def render(self, result: InferResult) -> Reply:
         """The reply for the result of the call that was parsed; may be slow for large ones."""
         begun = time.perf_counter()
+        if self.is_heavy_reply(result):
+            self._charge_reply(result)
         reply = self._endpoint.render(self.call, result)
         timings = self.timings
         timings.queue_s, timings.compute_s = result.queue_s, result.compute_s
         timings.encode_s = time.perf_counter() - begun
         return reply
 
+    def _charge_reply(self, result: InferResult) -> None:
+        """Charges a long reply before it is written."""
+        charge = self.charge
+        if charge is None:
+            charge = self.charge = self._runtime.memory.charge()
+        size = sum(array.nbytes for array in result.outputs.values())
+        charge.hold(_REPLY_TIMES * size, "its reply")
+
     def finish(self, reply: Reply) -> Reply:
-        """Adds the headers of an answer and records it."""
+        """Adds the headers of an answer."""
         reply.headers["server-timing"] = server_timing_header(self.timings)
         reply.headers["x-request-id"] = self.request_id
-        self._record(reply.status)
         return reply
 
     def fail(self, error: BaseException) -> Reply:
-        """The reply for an error, recorded."""
-        reply = _problem(self._endpoint, error, self._telemetry, self.request_id)
-        self._record(reply.status)
-        return reply
+        """The reply for an error."""
+        return _problem(self._endpoint, error, self._telemetry, self.request_id)
 
     def left(self) -> None:
         """Records that the client has gone before its reply."""
-        self._record(CLIENT_GONE)
+        self.record(CLIENT_GONE)
 
-    def _record(self, status: int) -> None:
+    def record(self, status: int) -> None:
+        """The end of the request: its reply was sent, with this status, or could not be."""
         call, foreseen = self.call, self._foreseen
+        charge = self.charge if call is None else call.request.charge or self.charge
+        if isinstance(charge, Charge):
+            charge.release()
         model = UNKNOWN
         if self._place is not None:
             self._runtime.leave(self._place)
@@ -164,7 +189,10 @@ def _problem(
     speaker: Endpoint | Dialect, error: BaseException, telemetry: Telemetry, request_id: str
 ) -> Reply:
     """The reply for an error; what is not ours becomes a 500 and is logged with its trace."""
-    if not isinstance(error, LayertapError):
+    if isinstance(error, MemoryError):
+        _log.error("request %s failed: the system has no memory left", request_id, exc_info=error)
+        error = MemoryFull("Expected memory for this request. Received: none from the system.")
+    elif not isinstance(error, LayertapError):
         _log.error("request %s failed", request_id, exc_info=error)
         error = ServiceError("The service failed on this request; its log has the cause.")
     telemetry.metrics.rejected.labels(error.code).inc()

@@ -35,7 +35,17 @@ class Protocol(RequestReader):
 
     __slots__ = (
         *("_app", "_app_state", "_current", "_held", "_known", "_lane", "_paused", "_root_path", "_state"),
-        *("_unread", "_waiting", "_write_paused", "lingers", "loop", "tasks", "transport", "watch"),
+        *(
+            "_unread",
+            "_untaken",
+            "_waiting",
+            "_write_paused",
+            "lingers",
+            "loop",
+            "tasks",
+            "transport",
+            "watch",
+        ),
     )
 
     transport: asyncio.Transport
@@ -62,6 +72,7 @@ class Protocol(RequestReader):
         self._paused = False
         self._write_paused = False
         self._unread = 0  # bytes that came and were passed over
+        self._untaken = 0  # bytes of a reply that are charged until the client has taken most of them
         self.lingers = False
         self.watch = Watch()
 
@@ -75,6 +86,7 @@ class Protocol(RequestReader):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 asyncio's signature
         """The client has gone, or the reply that ends the connection was sent."""
         self._state.lost(self)
+        self._settle()
         if self._current is not None:
             self._current.leave()
         self._current = None
@@ -84,11 +96,20 @@ class Protocol(RequestReader):
     def pause_writing(self) -> None:
         """The client does not read; it gets no further reply until it does."""
         self._write_paused = True
+        self._untaken = self.transport.get_write_buffer_size()
+        self._state.memory.note(self._untaken)
 
     def resume_writing(self) -> None:
         """It does again."""
         self._write_paused = False
+        self._settle()
         self._go_on()
+
+    def _settle(self) -> None:
+        """The reply that was charged is gone."""
+        if self._untaken:
+            self._state.memory.give_back(self._untaken)
+            self._untaken = 0
 
     def shutdown(self) -> None:
         """From uvicorn: the server stops."""

@@ -18,6 +18,7 @@ from service.drivers.asgi import ExpressLane
 from service.drivers.connections import Connections
 from service.drivers.limits import SPARE_FILES, limits_of
 from service.drivers.protocol import Protocol
+from service.memory import Memory
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -62,7 +63,8 @@ class HospitableServer(Server):
         lane = app if isinstance(app, ExpressLane) else None
         limits = limits_of(Settings()) if lane is None else lane.connection_limits
         metrics = Metrics(CollectorRegistry()) if lane is None else lane.metrics
-        self.server_state: Connections = Connections(limits, metrics)
+        memory = Memory() if lane is None else lane.memory
+        self.server_state: Connections = Connections(limits, metrics, memory)
         self._doors: list[socket.socket] = []
         self._opening: set[asyncio.Task[Any]] = set()  # a loop holds its tasks only weakly
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from service.tensors import Array, ModelSpec
+from service.tensors import Activations, Array, ModelSpec
 
 
 class Function(Protocol):
@@ -38,6 +38,11 @@ class Engine(Protocol):
     @property
     def spec(self) -> ModelSpec:
         """What the model takes and gives."""
+        ...
+
+    @property
+    def activations(self) -> Activations | None:
+        """What a row takes in memory while it is computed; `None` where every row is as large as the others."""
         ...
 
     def compile(self, outputs: tuple[str, ...]) -> Function:

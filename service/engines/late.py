@@ -20,6 +20,7 @@ class LateEngine:
     """
 
     name = "tensorflow"
+    activations = None  # only models without free axes are served by something else
 
     def __init__(
         self, spec: ModelSpec, open_engine: Callable[[], Engine], opened: Callable[[], None] = lambda: None

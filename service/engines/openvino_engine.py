@@ -45,9 +45,11 @@ class OpenVINOEngine:
         rows: the rows that functions are compared on.
         tensorflow: computes what OpenVINO does not.
         functions: what is said of each function that is in use, kept up to date.
+        activations: `None`, for every axis but the batch's has one size.
     """
 
     name = "openvino"
+    activations = None
 
     def __init__(
         self,

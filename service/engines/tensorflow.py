@@ -10,6 +10,7 @@ The trace of the predictions passes nearly every layer, so it also tells of whic
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from service.engines.activations import Shapes, foresee
 from service.errors import InputRejected, LoadError
 from service.surgery.cut import cut, seeded_rows
-from service.tensors import Array, ModelSpec
+from service.tensors import Activations, Array, ModelSpec
+
+_log = logging.getLogger("layertap.engines")
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints what matters in bold
 _ELSEWHERE = (  # beginnings of lines that do not say what is wrong; the indented ones are a trace of source files
@@ -96,6 +100,7 @@ class TensorFlowEngine:
 
     Attributes:
         spec: what it takes and gives, with the dtypes that are computed.
+        activations: what a row takes in memory, where rows may have several sizes.
 
     Raises:
         LoadError: the model's outputs cannot be computed.
@@ -124,13 +129,36 @@ class TensorFlowEngine:
             with contextlib.suppress(*_FAILURES):  # whoever asks for them is told
                 self._trace(beside, dtypes)
         self.spec = spec.computing(dtypes)
+        self.activations = self._foresee_activations()
 
     def compile(self, outputs: tuple[str, ...]) -> TensorFlowFunction:
         """A warm function; see `service.engines.Engine`. There is one of the predictions for good."""
         return self._kept.get(outputs) or self._compile(outputs, {})
 
-    def _trace(self, outputs: tuple[str, ...], dtypes: dict[str, str]) -> Any:
-        """The concrete function; `dtypes` is told what each tensor on the way is."""
+    def _foresee_activations(self) -> Activations | None:
+        """Of a model whose rows may have several sizes; else `None`."""
+        wanted = [spec.row_shape for spec in self.spec.inputs]
+        if all(None not in shape for shape in wanted):
+            return None
+        sizes = [array.shape[1:] for array in seeded_rows(self._model, 1).values()]
+        larger = [
+            tuple(have if want is not None else 2 * have for have, want in zip(size, shape, strict=True))
+            for size, shape in zip(sizes, wanted, strict=True)
+        ]
+        try:
+            return foresee(lambda shapes: self._trace(self.spec.predictions, {}, shapes).graph, sizes, larger)
+        except _FAILURES as error:
+            _log.warning("what rows need of the memory cannot be foreseen: %s", _reason(error))
+            return None
+
+    def _trace(self, outputs: tuple[str, ...], dtypes: dict[str, str], shapes: Shapes | None = None) -> Any:
+        """The concrete function.
+
+        Args:
+            outputs: the layer paths that it yields.
+            dtypes: is told what each tensor on the way is.
+            shapes: of one row of each input: then it takes one row of that size; else any rows.
+        """
         forward = cut(self._model, outputs, dtypes)
 
         def traced(*tensors: Any) -> list[Any]:
@@ -138,7 +166,11 @@ class TensorFlowEngine:
             return forward(tensors)
 
         signature = [
-            tf.TensorSpec([None, *spec.row_shape], spec.dtype, name=f"input_{place}")
+            tf.TensorSpec(
+                [None, *spec.row_shape] if shapes is None else [1, *shapes[place]],
+                spec.dtype,
+                name=f"input_{place}",
+            )
             for place, spec in enumerate(self.spec.inputs)
         ]
         return tf.function(traced, input_signature=signature, autograph=False).get_concrete_function()

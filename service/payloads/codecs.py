@@ -21,6 +21,7 @@ import orjson
 from numpy.lib import format as npy_format
 
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson
+from service.memory import pay
 from service.syntax import one_at_a_time
 from service.tensors import Array
 
@@ -31,6 +32,13 @@ NPZ = "application/x-npz"
 BOM = codecs.BOM_UTF8
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = b"PK\x03\x04"
+
+_SMALL_JSON = 32 * 1024  # bytes of text, whose objects are not worth counting
+# Bytes of what a parser makes of a value, with its place in the list that it is in, and of what arrays of them take.
+_VALUE_BYTES = 64
+_LIST_BYTES = 64
+_OBJECT_BYTES = 192
+_STRING_BYTES = 64
 
 _NPY_VERSIONS = ((1, 0), (2, 0), (3, 0))
 _MAX_CODE_POINT = 0x10FFFF
@@ -74,6 +82,7 @@ def load_json(text: bytes | memoryview) -> Any:
     Raises:
         orjson.JSONDecodeError: with the place of the mistake; NaN and Infinity are no JSON.
     """
+    pay_for_objects(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -86,6 +95,7 @@ def decode_json(body: bytes | memoryview) -> Any:
     Raises:
         InvalidJson: with the place of the mistake.
     """
+    pay_for_objects(body)
     try:
         return orjson.loads(body)  # small requests need no more than this
     except orjson.JSONDecodeError as unmarked:
@@ -100,6 +110,25 @@ def _load_marked(text: bytes | memoryview, error: orjson.JSONDecodeError) -> Any
     if text[:3] != BOM:
         raise error
     return orjson.loads(text[3:])
+
+
+def pay_for_objects(text: bytes | memoryview, times: int = 1) -> None:
+    """Charges what the values of a JSON text become, at most, before they are there.
+
+    Args:
+        text: right or wrong.
+        times: how often they are there.
+
+    Raises:
+        MemoryFull, BodyTooLarge, GrowthTooLarge: as `service.memory.pay`.
+    """
+    if len(text) <= _SMALL_JSON:
+        return
+    text = bytes(text)
+    lists, objects, strings = text.count(b"["), text.count(b"{"), text.count(b'"') // 2
+    values = text.count(b",") + lists + objects
+    size = values * _VALUE_BYTES + lists * _LIST_BYTES + objects * _OBJECT_BYTES + strings * _STRING_BYTES
+    pay(times * (size + len(text)), f"the {values} values of a JSON text")
 
 
 def encode_json(value: Any) -> bytes:
@@ -192,6 +221,7 @@ def decode_npz(body: bytes | memoryview, max_bytes: int) -> dict[str, Array]:
                     f"Expected an npz file that unpacks to at most {max_bytes} bytes and {_MAX_NPZ_ARRAYS} "
                     f"arrays. Received: {unpacked} bytes in {len(members)} arrays."
                 )
+            pay(unpacked, "the arrays of an npz file")
             arrays: dict[str, Array] = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from service.memory import pay
 from service.payloads.codecs import load_json
 from service.payloads.json_rows import NamedRows, read_rows, start_of_rows
 from service.payloads.json_tensors import Numbers, read_numbers
@@ -31,6 +32,9 @@ WORTH_IT = 4096
 
 _MAX_REST = 4096  # of what is around the numbers, besides as much as they have themselves
 _ROWS_TIMES = 4  # as many bytes as a list must have, make rows worth it
+_COPIES_OF_ROWS = (
+    12  # bytes for each of a text that is split at its quotation marks; most are the pieces' own
+)
 _MAX_MARKS = 512  # of quotation; a document with more of them is hardly one of long lists
 _MAX_SPACE = 64  # bytes behind a list
 _LIST = re.compile(rb"[ \n\r\t]*:[ \n\r\t]*(?=\[[\[ \n\r\t]*-?[0-9])")
@@ -154,6 +158,7 @@ def _without_rows(body: bytes, start: int) -> tuple[bytes, Lifted]:
         body: the text.
         start: what `start_of_rows` gave.
     """
+    pay(_COPIES_OF_ROWS * len(body), "rows keyed by name")
     pieces = body.split(b'"')
     found = read_rows(pieces, start)
     if found is None:

@@ -23,10 +23,16 @@ import numpy as np
 import orjson
 import simdjson
 
+from service.memory import paid, pay
 from service.tensors import Array
 
 NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
 """Every byte that numbers and the space between them may have."""
+
+_ARRAY_TIMES = (
+    6  # bytes of the text, of the numbers and of the input's own, for each byte of the shortest numbers
+)
+_PARSER_TIMES = 10
 
 _LONG_TEXT = 256 * 1024
 _KEPT_TEXT = 2 * 1024 * 1024
@@ -67,7 +73,9 @@ def read_numbers(text: bytes, brackets: bytes | None = None) -> Array | None:
     if shape is None:
         return None
     whole = not (b"." in text or b"e" in text or b"E" in text)
-    numbers = _flat_numbers(text, whole=whole)
+    pay(_ARRAY_TIMES * len(text), "a list of numbers")
+    with paid(_PARSER_TIMES * len(text), "parsing a list of numbers"):
+        numbers = _flat_numbers(text, whole=whole)
     if numbers is None:
         return None
     array = np.frombuffer(numbers, np.int64 if whole else np.float64)

@@ -180,6 +180,7 @@ class Lane:
             and nobody else with them, until `Scheduler.open` or `Scheduler.fail`.
         label: model and version, for reports.
         outputs: what the function yields; may be left out where there is no family.
+        row_bytes: of its results for one row, as far as that is known.
         family: the lanes whose jobs may share this one's batches.
         maker: is told of jobs that wait while the lane is closed, and gives the lane for those that were deferred.
 
@@ -204,6 +205,7 @@ class Lane:
         "name",
         "outputs",
         "price",
+        "row_bytes",
         "run",
         "waiting_rows",
         "waiting_s",
@@ -217,6 +219,7 @@ class Lane:
         run: Run | None = None,
         label: tuple[str, int] = ("", 0),
         outputs: tuple[str, ...] = (),
+        row_bytes: int = 0,
         family: Family | None = None,
         maker: Maker | None = None,
     ) -> None:
@@ -227,6 +230,7 @@ class Lane:
         self.run = run
         self.label = label
         self.outputs = outputs
+        self.row_bytes = row_bytes
         self.family = family
         self.maker = maker
         self.cost = Cost()

@@ -59,6 +59,7 @@ class LaneCache:
         self._label = label
         self._name = f"{label[0]}/{label[1]}"
         self._engine: Engine | None = engine
+        self._row_bytes = {layer.path: layer.row_bytes or 0 for layer in engine.spec.layers}
         self._scheduler = scheduler
         self._compiler = compiler
         self._reserves = reserves
@@ -184,6 +185,7 @@ class LaneCache:
             max_batch_size=self._max_batch_size,
             label=self._label,
             outputs=outputs,
+            row_bytes=sum(self._row_bytes.get(path, 0) for path in outputs),
             family=family,
             maker=self,
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.errors import DeadlineExceeded, NotReady
+from service.memory import Charge, Memory
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
 from service.serving.compiling import Compiler
@@ -21,7 +22,9 @@ from service.serving.served import IndexedVersion, ModelStatus, OpenModel, Serve
 from service.serving.shelf import Shelf
 from service.serving.workshop import Workshop
 from service.statistics import Ledger, ModelStatistics
-from service.tensors import InferRequest, InferResult
+from service.tensors import Activations, InferRequest, InferResult
+
+_WORTH_CHARGING = 2**20  # bytes of results; how many smaller ones there are is bounded by the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,10 @@ class Runtime:
         options: limits and defaults.
         changed: told about every new status of a model, on the loading thread.
         refused: told the model when one more function of it is refused, since too many wait to be compiled.
+        memory: what all requests together may hold; `None`: as much as they like.
 
     Attributes:
+        memory: as given.
         ledger: counts what each version does.
 
     Raises:
@@ -63,7 +68,9 @@ class Runtime:
         changed: Callable[[ModelStatus], None] = lambda _: None,
         *,
         refused: Callable[[str], object] = lambda _: None,
+        memory: Memory | None = None,
     ) -> None:
+        self.memory = memory or Memory()
         self._scan = scan
         self._entries = scan()
         self._scheduler = scheduler
@@ -250,7 +257,7 @@ class Runtime:
             rouse: wake an idle engine now; whoever submits many at once calls `run_quick` after the last.
 
         Raises:
-            QueueFull, NotReady, EngineStopped: the request was not queued.
+            QueueFull, BodyTooLarge, NotReady, EngineStopped: the request was not queued.
         """
         if self._stopping:
             raise NotReady("The service is draining; send the request to another instance.")
@@ -262,8 +269,21 @@ class Runtime:
             request.inputs, request.rows, deadline, done, request.priority, request_id=request.request_id
         )
         place = request.place if isinstance(request.place, Place) else None
-        self._scheduler.submit(served.lanes.lane(request.outputs), job, rouse=rouse, place=place)
+        lane = served.lanes.lane(request.outputs)
+        needed = request.rows * lane.row_bytes
+        if needed > _WORTH_CHARGING or served.activations is not None:
+            self._charge(request, served.activations, needed)
+        self._scheduler.submit(lane, job, rouse=rouse, place=place)
         return job
+
+    def _charge(self, request: InferRequest, activations: Activations | None, needed: int) -> None:
+        """Charges a request for its results, and for what a model of free axes holds in between."""
+        if activations is not None:
+            needed = activations.bytes_of(request.inputs)
+        charge = request.charge
+        if not isinstance(charge, Charge):
+            charge = request.charge = self.memory.charge()
+        charge.hold(needed, f"what model '{request.model}' computes for {request.rows} rows of this size")
 
     def deadline(self, begun: float, timeout_s: float | None) -> float:
         """When a request's time is over, in seconds of `time.monotonic`.

@@ -14,7 +14,7 @@ from service.images import ImageInput
 from service.layers import LayerIndex
 from service.repository import ModelEntry, ModelVersion
 from service.serving.lanes import LaneCache
-from service.tensors import ModelSpec
+from service.tensors import Activations, ModelSpec
 
 
 class State(enum.StrEnum):
@@ -61,6 +61,7 @@ class ServedModel:
         lanes: its compiled functions.
         facts: about the file, for `/models`.
         engine: the engine's name.
+        activations: what a row takes in memory while it is computed, where rows may have several sizes.
         load_s: seconds from opening the file to the last warm function.
         footprint: what its files looked like before they were read.
     """
@@ -74,6 +75,7 @@ class ServedModel:
     lanes: LaneCache
     facts: Mapping[str, Any]
     engine: str
+    activations: Activations | None
     load_s: float
     footprint: Footprint
 

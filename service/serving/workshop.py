@@ -122,6 +122,7 @@ class Workshop:
             lanes=lanes,
             facts={**opened.facts, "phases_s": {name: round(part, 3) for name, part in phases_s.items()}},
             engine=engine.name,
+            activations=engine.activations,
             load_s=time.monotonic() - begun,
             footprint=footprint,
         )

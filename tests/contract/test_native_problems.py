@@ -15,7 +15,7 @@ from service.payloads.codecs import JSON, NPY, NPZ
 ROW = text({"instances": [[1, 2, 3, 4]]})
 GOOD_NPY = npy(np.ones((2, 4), np.float32))
 WAITING = {  # caused by the service's state, not by one request: test_waiting has them
-    "deadline_exceeded", "engine_stopped", "inference_failed", "model_loading", "not_ready", "queue_full",
+    "deadline_exceeded", "engine_stopped", "inference_failed", "memory_full", "model_loading", "not_ready", "queue_full",
 }  # fmt: skip
 DEFECTS = {"internal_error"}
 OF_DIALECTS = {
@@ -107,6 +107,7 @@ CASES = [
     ("misspelt layer", "layer_not_found", "/features?model=iris&layer=hiden", (JSON, ROW), ["'hiden'", "'hidden'"]),
     ("place off the end", "layer_not_found", "/features?model=iris&layer=-9", (JSON, ROW), ["'-9'"]),
     ("wild-card without a match", "layer_not_found", "/features?model=iris&layer=q*", (JSON, ROW), ["'q*'"]),
+    ("many empty objects", "growth_too_large", "/predict?model=iris", (JSON, b'{"instances": [' + b"{}," * 660_000 + b"{}]}"), ["64 bytes", "values of a JSON"]),
     ("body over the limit", "body_too_large", "/predict?model=iris", (JSON, b" " * (MAX_BODY_BYTES + 1)), [str(MAX_BODY_BYTES)]),
     ("npz bomb", "body_too_large", "/predict?model=iris", (NPZ, bomb()), ["1000000", "1600128"]),
     ("too much to decode", "body_too_large", "/predict?model=iris", (NPY, npy(np.ones((70_000, 4), np.uint8))), ["1000000"]),

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from service.drivers.connections import Connections, Phase, Watch
 from service.drivers.limits import limits_of
 from service.errors import RequestTimedOut, TooManyConnections
+from service.memory import Memory
 from service.settings import Settings
 from service.telemetry import Metrics
 
@@ -90,7 +91,7 @@ def clock():
 
 @pytest.fixture
 def connections():
-    return Connections(LIMITS, Metrics(CollectorRegistry()))
+    return Connections(LIMITS, Metrics(CollectorRegistry()), Memory())
 
 
 def come(connections, clock, *phases):
@@ -173,7 +174,7 @@ def test_where_connections_are_short_idle_ones_get_less_time(clock, connections)
 
 def test_the_longest_idle_goes_first_then_the_longest_unfinished(clock, caplog):
     connections = Connections(
-        replace(LIMITS, max_connections=4, keep_alive_s=1000), Metrics(CollectorRegistry())
+        replace(LIMITS, max_connections=4, keep_alive_s=1000), Metrics(CollectorRegistry()), Memory()
     )
     gone = []
     lines = []
@@ -197,7 +198,7 @@ def test_the_longest_idle_goes_first_then_the_longest_unfinished(clock, caplog):
     ("order", "survivor"), [((Phase.LINGERING, Phase.IDLE), 1), ((Phase.BODY, Phase.IDLE), 0), ((Phase.HEAD, Phase.NEW), 0)]
 )  # fmt: skip
 def test_what_can_be_spared_goes_before_what_can_less(clock, order, survivor):
-    connections = Connections(replace(LIMITS, max_connections=2), Metrics(CollectorRegistry()))
+    connections = Connections(replace(LIMITS, max_connections=2), Metrics(CollectorRegistry()), Memory())
     lines = come(connections, clock, *order)
     clock.pass_by(0.5)
     come(connections, clock, Phase.NEW)
@@ -205,7 +206,7 @@ def test_what_can_be_spared_goes_before_what_can_less(clock, order, survivor):
 
 
 def test_one_that_was_put_in_order_and_has_gone_on_stays(clock):
-    connections = Connections(replace(LIMITS, max_connections=2), Metrics(CollectorRegistry()))
+    connections = Connections(replace(LIMITS, max_connections=2), Metrics(CollectorRegistry()), Memory())
     first, second = come(connections, clock, Phase.IDLE, Phase.IDLE)
     clock.pass_by(2)
     assert connections.make_room("too_many")

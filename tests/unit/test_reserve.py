@@ -26,6 +26,7 @@ class Reserved:
     """The numpy engine, whose functions take no numbers below zero; the one in reserve does, once it may be made."""
 
     name = "numpy"
+    activations = None
 
     def __init__(self):
         self._engine = NumpyEngine(graph_of("iris"))
