@@ -88,31 +88,35 @@ class Memory:
         """What one more request holds: nothing yet."""
         return Charge(self)
 
-    def take(self, size: int, what: str) -> None:
+    def take(self, size: int, what: str, *, new: bool = False) -> None:
         """Takes bytes that are about to be used.
 
         Args:
             size: bytes, 0 or more.
             what: needs them, for the message.
+            new: for a body that is still to be read. Half of the memory is kept for what becomes of those that were:
+                else a crowd would fill it with bodies of which none can be answered.
 
         Raises:
             MemoryFull: others hold too much for that.
             BodyTooLarge: they were too many if nobody else were here.
         """
+        limit = self.limit // 2 if new else self.limit
         with self._lock:
-            if self.held + size <= self.limit:
+            if self.held + size <= limit:
                 self._add(size)
                 return
             self.refusals += 1
         self._refused()
-        if size > self.limit:
+        whose = "half of max_memory_bytes" if new else "max_memory_bytes"
+        if size > limit:
             raise BodyTooLarge(
-                f"Expected requests that need at most {self.limit} bytes of memory (max_memory_bytes). "
+                f"Expected requests that need at most {limit} bytes of memory ({whose}). "
                 f"Received: one that needs {size} for {what}.",
-                limit_bytes=self.limit,
+                limit_bytes=limit,
             )
         raise MemoryFull(
-            f"Expected all requests together to need at most {self.limit} bytes of memory (max_memory_bytes). "
+            f"Expected all requests together to need at most {limit} bytes of memory ({whose}). "
             f"Received: one more that needs {size} for {what}."
         )
 
@@ -172,14 +176,16 @@ class Charge:
     def receive(self, size: int) -> None:
         """Takes memory for that many more bytes of the body. Raises as `Memory.take`."""
         self.sent += size
-        self.hold(size, "its body")
+        self._take(size, "its body", new=True)
 
     def hold(self, size: int, what: str) -> None:
         """Takes memory for `what`; nothing where the request is over. Raises as `Memory.take`."""
-        if self._released:
-            return
-        self._memory.take(size, what)
-        self.held += size
+        self._take(size, what, new=False)
+
+    def _take(self, size: int, what: str, *, new: bool) -> None:
+        if not self._released:
+            self._memory.take(size, what, new=new)
+            self.held += size
 
     def grow(self, size: int, what: str) -> None:
         """As `hold`, for what becomes of the body: that is bounded by what was sent, too.

@@ -27,7 +27,7 @@ from service.drivers.exchange import Exchange, body_too_large
 from service.drivers.limits import ConnectionLimits
 from service.drivers.shedding import Refusals, Rounds
 from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
-from service.errors import LayertapError, QueueFull
+from service.errors import LayertapError, QueueFull, ServiceError
 from service.memory import Charge
 from service.serving.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
@@ -186,7 +186,7 @@ class ExpressLane:
         Args:
             endpoint: its route.
             request: must not be heavy.
-            answer: gets the reply, maybe before this returns; must not raise.
+            answer: gets the reply, maybe before this returns.
 
         Returns:
             What is to be told when the client leaves before.
@@ -250,7 +250,11 @@ class ExpressLane:
             reply = exchange.fail(error)
             if body is None:
                 reply.headers["connection"] = "close"  # the rest of the body is not read
-        await _send(reply, send)
+        try:
+            await _send(reply, send)
+        except BaseException:
+            exchange.record(ServiceError.status)
+            raise
         exchange.record(reply.status)
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, charge: Charge) -> bytes:

@@ -125,6 +125,7 @@ class Connections(ServerState):
         self.limits = limits
         self.memory = memory
         self._refusals = memory.refusals
+        self._wants_memory = False
         self.draining = False
         self.date = ""
         self._metrics = metrics
@@ -249,9 +250,7 @@ class Connections(ServerState):
             self._tell_shortage(now)
         phases = Counter(self._look_at(connection, now) for connection in list(self.connections))
         self._count(phases)
-        if self.memory.refusals != self._refusals:
-            self._refusals = self.memory.refusals
-            self._drop_slow_readers(now)
+        self._look_at_memory(now)
         self._next = loop.call_later(_LOOK_OFTEN_S if self.draining else self._every_s, self._look)
 
     def _count(self, phases: Counter[Phase]) -> None:
@@ -299,8 +298,14 @@ class Connections(ServerState):
             return slow or still_s >= (min(_LAST_WORD_S, patience_s) if hurried else patience_s)
         return age_s >= (min(_LAST_WORD_S, patience_s) if self.draining else patience_s)
 
-    def _drop_slow_readers(self, now: float) -> None:
-        """Requests are refused for want of memory: half of those go whose clients leave their replies untaken."""
+    def _look_at_memory(self, now: float) -> None:
+        """Where requests were refused for want of memory, half of those go whose clients leave their replies untaken."""
+        memory = self.memory
+        self._wants_memory |= memory.refusals != self._refusals
+        self._refusals = memory.refusals
+        if not self._wants_memory or memory.held < memory.limit // 2:
+            self._wants_memory = False
+            return
         slow = [
             (since, place, connection)
             for place, connection in enumerate(self.connections)
@@ -308,6 +313,7 @@ class Connections(ServerState):
             and (since := connection.since) is not None
             and now - since >= _SLOW_S
         ]
+        self._wants_memory = not slow  # else it shows whether that was enough
         for _, _, connection in sorted(slow)[: (len(slow) + 1) // 2]:
             self._metrics.connections_closed.labels("memory").inc()
             connection.transport.abort()

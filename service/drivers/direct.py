@@ -6,14 +6,18 @@ What a coroutine, its task and the messages of ASGI cost is as much as all else 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
 from service.api.http import HttpRequest, Reply
 from service.drivers.exchange import Exchange
 from service.drivers.waiting import Desk, Waiter
+from service.errors import ServiceError
 from service.serving.runtime import result_of
 from service.tensors import InferResult
+
+_log = logging.getLogger("layertap.connections")
 
 
 class DirectRequest(Waiter):
@@ -23,7 +27,7 @@ class DirectRequest(Waiter):
         desk: of the loop.
         exchange: of the request.
         pool: renders replies that would hold up the loop.
-        answer: sends the reply; must not raise.
+        answer: sends the reply; what it raises is logged.
     """
 
     __slots__ = ("_answer", "_exchange", "_left", "_pool")
@@ -82,5 +86,10 @@ class DirectRequest(Waiter):
         self._send(exchange.fail(error) if error else exchange.finish(rendering.result()))
 
     def _send(self, reply: Reply) -> None:
-        self._answer(reply)
-        self._exchange.record(reply.status)
+        try:
+            self._answer(reply)
+        except Exception:  # noqa: BLE001 the others of its batch must be answered
+            _log.exception("request %s: its reply could not be sent", self._exchange.request_id)
+            self._exchange.record(ServiceError.status)
+        else:
+            self._exchange.record(reply.status)

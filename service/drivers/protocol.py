@@ -299,10 +299,14 @@ class Protocol(RequestReader):
         """Sends a whole reply."""
         if self.transport.is_closing():
             return
-        if len(body) <= _SMALL:
-            self.transport.write(head + body)
-        else:
-            self.transport.writelines((head, body))
+        try:
+            if len(body) <= _SMALL:
+                self.transport.write(head + body)
+            else:
+                self.transport.writelines((head, body))
+        except MemoryError:
+            self.transport.abort()  # a part of it may be on its way, so nothing else can be said
+            raise
 
     def replied(self, *, last: bool) -> None:
         """The current request's reply was sent: the next one's turn comes, or the connection ends."""

@@ -29,10 +29,8 @@ from service.tensors import Array
 NUMBERS_AND_SPACE = b"0123456789+-.eE \n\r\t"
 """Every byte that numbers and the space between them may have."""
 
-_ARRAY_TIMES = (
-    6  # bytes of the text, of the numbers and of the input's own, for each byte of the shortest numbers
-)
-_PARSER_TIMES = 10
+_NUMBER_BYTES = 12  # of a number, as it is read and as the model takes it
+_PARSER_TEXT, _PARSER_NUMBER = 3, 16  # what simdjson needs for each byte of text, and besides for each number
 
 _LONG_TEXT = 256 * 1024
 _KEPT_TEXT = 2 * 1024 * 1024
@@ -73,13 +71,14 @@ def read_numbers(text: bytes, brackets: bytes | None = None) -> Array | None:
     if shape is None:
         return None
     whole = not (b"." in text or b"e" in text or b"E" in text)
-    pay(_ARRAY_TIMES * len(text), "a list of numbers")
-    with paid(_PARSER_TIMES * len(text), "parsing a list of numbers"):
+    count = math.prod(shape)
+    pay(len(text) + _NUMBER_BYTES * count, f"{count} numbers")
+    with paid(_PARSER_TEXT * len(text) + _PARSER_NUMBER * count, f"parsing {count} numbers"):
         numbers = _flat_numbers(text, whole=whole)
     if numbers is None:
         return None
     array = np.frombuffer(numbers, np.int64 if whole else np.float64)
-    return array.reshape(shape) if array.size == math.prod(shape) else None
+    return array.reshape(shape) if array.size == count else None
 
 
 def _flat_numbers(text: bytes, *, whole: bool) -> Any:

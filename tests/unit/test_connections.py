@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from service.drivers.connections import Connections, Phase, Watch
 from service.drivers.limits import limits_of
-from service.errors import RequestTimedOut, TooManyConnections
+from service.errors import MemoryFull, RequestTimedOut, TooManyConnections
 from service.memory import Memory
 from service.settings import Settings
 from service.telemetry import Metrics
@@ -277,3 +277,51 @@ def test_how_many_there_may_be_follows_from_the_files_that_may_be_open(
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
     assert limits_of(Settings(max_connections=said)).max_connections == most
     assert ("ulimit" in caplog.text) == (said == 5000)
+
+
+def with_full_memory():
+    memory = Memory(100)
+    memory.note(100)
+    return Connections(LIMITS, Metrics(CollectorRegistry()), memory), memory
+
+
+def refuse_one(memory):
+    with pytest.raises(MemoryFull):
+        memory.charge().hold(1, "it")
+
+
+def test_where_memory_is_short_half_of_the_slow_readers_go_the_slowest_first(clock):
+    connections, memory = with_full_memory()
+    readers = []
+    for _ in range(3):
+        readers += come(connections, clock, Phase.SENDING)
+        clock.pass_by(1)
+    others = come(connections, clock, Phase.IDLE, Phase.ANSWERING, Phase.BODY)
+    refuse_one(memory)
+    clock.pass_by(1.5, meanwhile=lambda: [each.move(1000) for each in (*readers, *others)])
+    assert [reader.over for reader in readers] == ["cut off", "cut off", None]
+    assert [other.over for other in others] == [None] * 3
+
+
+def test_readers_who_have_just_begun_get_a_moment(clock):
+    connections, memory = with_full_memory()
+    come(connections, clock, Phase.IDLE)
+    clock.pass_by(0.5)
+    [reader] = come(connections, clock, Phase.SENDING)
+    refuse_one(memory)
+    clock.pass_by(0.9)
+    assert reader.over is None
+    clock.pass_by(2, meanwhile=lambda: reader.move(1000))
+    assert reader.over == "cut off"
+
+
+def test_slow_readers_stay_where_memory_is_no_longer_short(clock):
+    connections, memory = with_full_memory()
+    [reader] = come(connections, clock, Phase.SENDING)
+    refuse_one(memory)
+    memory.give_back(60)
+    clock.pass_by(5, meanwhile=lambda: reader.move(1000))
+    assert reader.over is None
+    memory.note(60)  # nobody has been refused since
+    clock.pass_by(5, meanwhile=lambda: reader.move(1000))
+    assert reader.over is None
