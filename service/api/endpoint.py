@@ -63,6 +63,10 @@ class Endpoint(Protocol):
         """The route's label in metrics and logs; from a fixed set, never from a request."""
         ...
 
+    def named(self, path: str, query: bytes) -> str | None:
+        """The model that a request names, right or wrong; `None` where it names none, or in a way that is odd."""
+        ...
+
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""
         ...

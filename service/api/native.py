@@ -6,8 +6,10 @@ with what comes back. The tables of query parameters and bodies stand in the REA
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from service.payloads.codecs import JSON, NPY, NPY_MAGIC, encode_json, encode_np
 from service.serving.runtime import Runtime
 from service.tensors import Array, InferRequest, InferResult, OutputSpec
 
+_MODEL = re.compile(rb"(?:^|&)model=([^&]*)")
 _MEND = "Ask for fewer rows, pool=avg, dtype=float16 or Accept: application/x-npy."
 
 
@@ -51,6 +54,11 @@ class NativeEndpoint:
         self.path = f"/{name}"
         self._limits = limits
         self._planner = Planner(limits, features=name == "features")
+
+    def named(self, path: str, query: bytes) -> str | None:  # noqa: ARG002 the path names none
+        """The model in the query."""
+        found = _MODEL.search(query)
+        return None if found is None else unquote_to_bytes(found[1]).decode(errors="replace")
 
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures and large bodies do."""

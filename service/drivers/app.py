@@ -101,7 +101,7 @@ def _inference(runtime: Runtime, telemetry: Telemetry, max_body_bytes: int) -> C
             result = runtime.infer(call.request, begun=exchange.begun)
             reply = exchange.finish(exchange.render(result))
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
-            reply = exchange.fail(error)
+            reply = exchange.fail(error, request.path, request.query_string)
         exchange.record(reply.status)
         return to_response(reply)
 

@@ -38,8 +38,8 @@ SMALL_BODY_BYTES = 32 * 1024
 
 _SURELY_READ_ASIDE = (b"image/", b"multipart/", b"application/json")
 
-Route = tuple[Endpoint, str, bytes]
-"""An inference route, the path that led to it, and the raw query."""
+Route = tuple[Endpoint, str, bytes, str | None]
+"""An inference route, the path that led to it, the raw query, and the model that they name."""
 
 _WATCHED = {"/metrics", "/"}  # KServe's V1 clients ask "/" whether the service lives
 _ALWAYS = 0  # routes are the same whatever is served
@@ -157,7 +157,7 @@ class ExpressLane:
             endpoint = self.endpoint(name)
             if endpoint is None:
                 return None
-            route = endpoint, name, query
+            route = endpoint, name, query, endpoint.named(name, query)
             if len(url) <= LONGEST:
                 self._routes.keep(url, _ALWAYS, route)
         return route
@@ -247,7 +247,7 @@ class ExpressLane:
             exchange.left()
             return
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
-            reply = exchange.fail(error)
+            reply = exchange.fail(error, scope["path"], scope["query_string"])
             if body is None:
                 reply.headers["connection"] = "close"  # the rest of the body is not read
         try:

@@ -48,7 +48,7 @@ class DirectRequest(Waiter):
             call = exchange.parse(request)
             self.desk.submit(self, call.request, exchange.begun)
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
-            self._send(exchange.fail(error))
+            self._send(exchange.fail(error, request.path, request.query))
 
     def leave(self) -> None:
         """The client has gone: the request leaves the queue, and nothing is answered."""

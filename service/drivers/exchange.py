@@ -41,6 +41,7 @@ class Exchange:
     __slots__ = (
         "_endpoint",
         "_foreseen",
+        "_label",
         "_place",
         "_runtime",
         "_telemetry",
@@ -63,6 +64,7 @@ class Exchange:
         self.call: Call | None = None
         self.charge: Charge | None = None
         self._foreseen: Foresight | None = None
+        self._label = UNKNOWN
         self._place: Place | None = None
 
     def foresee(self, request: HttpRequest) -> Foresight:
@@ -125,8 +127,16 @@ class Exchange:
         reply.headers["x-request-id"] = self.request_id
         return reply
 
-    def fail(self, error: BaseException) -> Reply:
-        """The reply for an error."""
+    def fail(self, error: BaseException, path: str = "", query: bytes = b"") -> Reply:
+        """The reply for an error.
+
+        Args:
+            error: what went wrong.
+            path: decoded; like the query it may be left out once the request was parsed.
+            query: raw.
+        """
+        if self.call is None and path:
+            self._label = self._runtime.label(self._endpoint.named(path, query)) or UNKNOWN
         return _problem(self._endpoint, error, self._telemetry, self.request_id)
 
     def left(self) -> None:
@@ -139,7 +149,7 @@ class Exchange:
         charge = self.charge if call is None else call.request.charge or self.charge
         if isinstance(charge, Charge):
             charge.release()
-        model = UNKNOWN
+        model = self._label
         if self._place is not None:
             self._runtime.leave(self._place)
         if call is None and foreseen is not None:

@@ -42,7 +42,7 @@ class NamedLane(ExpressLane):
         if refusal is None:
             return super().begin(endpoint, request, answer)
         exchange = Exchange(endpoint, self._runtime, self._telemetry, request.headers.get(b"x-request-id"))
-        reply = exchange.fail(refusal)
+        reply = exchange.fail(refusal, request.path, request.query)
         answer(reply)
         exchange.record(reply.status)
         return DirectRequest(self._desk or self._open_desk(), exchange, self._printing, answer)

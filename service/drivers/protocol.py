@@ -177,8 +177,8 @@ class Protocol(RequestReader):
         keep_alive, old = parser.should_keep_alive(), parser.get_http_version() == "1.0"
         route = self._find_route()
         if route is not None and lane is not None:
-            endpoint, path, query = route
-            refuse = self._find_late(endpoint, lane) if keep_alive else None
+            endpoint, path, query, named = route
+            refuse = self._find_late(endpoint, named, lane) if keep_alive else None
             if refuse is not None:
                 return Refused(self, refuse, keep_alive=True, old=old)
             request = HttpRequest("POST", path, query, join_headers(self._headers), b"")
@@ -192,7 +192,7 @@ class Protocol(RequestReader):
             )
             if error is not None:
                 given = request.headers.get(b"x-request-id")
-                refuse = partial(lane.refusals.refuse_with, error, endpoint, given)
+                refuse = partial(lane.refusals.refuse_with, error, endpoint, named, given)
                 return Refused(self, refuse, keep_alive=True, old=old)
         return self._take_the_long_way(keep_alive=keep_alive, old=old)
 
@@ -209,14 +209,16 @@ class Protocol(RequestReader):
             return None
         return lane.route(self._url) if self._parser.get_method() == b"POST" else None
 
-    def _find_late(self, endpoint: Endpoint, lane: ExpressLane) -> Callable[[str], bytes] | None:
+    def _find_late(
+        self, endpoint: Endpoint, named: str | None, lane: ExpressLane
+    ) -> Callable[[str], bytes] | None:
         """How a request is refused that is not worth reading; `None` for all others."""
         rounds = lane.rounds(self.loop)
         reading_s = rounds.read()
         if not lane.refusals.is_late(reading_s, rounds.waited_s, self._url):
             return None
         rounds.refused()
-        return partial(lane.refusals.refuse, endpoint, reading_s + rounds.waited_s, self._given_id())
+        return partial(lane.refusals.refuse, endpoint, named, reading_s + rounds.waited_s, self._given_id())
 
     def _given_id(self) -> bytes | None:
         return next((value for name, value in self._headers if name == b"x-request-id"), None)

@@ -124,11 +124,14 @@ class Refusals:
         limit_s = self._runtime.deadline(0.0, int(found[1]) / 1000 if found else None)
         return reading_s > _READING * limit_s or waited_s + reading_s > _WAITED * limit_s
 
-    def refuse(self, endpoint: Endpoint, behind_s: float, request_id: bytes | None, lines: str) -> bytes:
+    def refuse(
+        self, endpoint: Endpoint, named: str | None, behind_s: float, request_id: bytes | None, lines: str
+    ) -> bytes:
         """The whole reply for HTTP/1.1, recorded.
 
         Args:
             endpoint: whose reply it is.
+            named: the model that the request names.
             behind_s: how far its loop is behind.
             request_id: the client's own, if any.
             lines: further header lines, each with its end.
@@ -137,18 +140,21 @@ class Refusals:
         ready = self._ready.get((endpoint.name, wait_s))
         if ready is None:
             ready = self._ready[endpoint.name, wait_s] = _written(endpoint, _too_busy(wait_s))
-        return self._recorded(endpoint, ready, request_id, lines)
+        return self._recorded(endpoint, named, ready, request_id, lines)
 
     def refuse_with(
-        self, error: QueueFull, endpoint: Endpoint, request_id: bytes | None, lines: str
+        self, error: QueueFull, endpoint: Endpoint, named: str | None, request_id: bytes | None, lines: str
     ) -> bytes:
         """As `refuse`, with an error that says more."""
-        return self._recorded(endpoint, _written(endpoint, error), request_id, lines)
+        return self._recorded(endpoint, named, _written(endpoint, error), request_id, lines)
 
-    def _recorded(self, endpoint: Endpoint, written: bytes, request_id: bytes | None, lines: str) -> bytes:
+    def _recorded(
+        self, endpoint: Endpoint, named: str | None, written: bytes, request_id: bytes | None, lines: str
+    ) -> bytes:
         named = self._telemetry.request_id(request_id)
         self._rejected.inc()
-        self._telemetry.answered(endpoint.name, UNKNOWN, QueueFull.status, None, named)
+        model = self._runtime.label(named) or UNKNOWN
+        self._telemetry.answered(endpoint.name, model, QueueFull.status, None, named)
         status_line, _, rest = written.partition(b"\r\n")
         return b"%b\r\nx-request-id: %b\r\n%b%b" % (
             status_line,

@@ -190,6 +190,10 @@ class Runtime:
         """
         return self._shelf.resolve(name, version, label)
 
+    def label(self, name: str | None) -> str | None:
+        """The known model that a request means, whether it is served or not; arguments as `resolve`."""
+        return self._shelf.label(name)
+
     def index(self, *, ready_only: bool = False) -> list[IndexedVersion]:
         """Every version that is served or lies in the models folder now, by name and version; reads the folder.
 

@@ -44,6 +44,17 @@ class Shelf:
         """A model's status, or `None` where there is none of this name."""
         return self._models.get(name)
 
+    def label(self, name: str | None) -> str | None:
+        """The name of the model that a request means, served or not; `None` for one that nobody knows.
+
+        Args:
+            name: as `resolve`.
+        """
+        try:
+            return self.status(name if name is not None else self._default()).name
+        except (ModelNotFound, ModelRequired):
+            return None
+
     def status(self, name: str) -> ModelStatus:
         """One model's status.
 

@@ -29,6 +29,9 @@ class Doubler:
     def is_heavy(self, request):
         return b"slow" in request.query
 
+    def named(self, path, _):
+        return path.rsplit("/", 1)[1]
+
     def foresee(self, _, runtime):
         served = runtime.resolve(self.path.rsplit("/", 1)[1])
         return Foresight(served, tuple(output.path for output in served.spec.outputs))

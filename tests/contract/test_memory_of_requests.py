@@ -120,3 +120,26 @@ def _with_poor_transport(connection_made):
         connection_made(self, _PoorTransport(transport))
 
     return made
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "model"),
+    [
+        ("/predict", "", "iris"),  # the default one
+        ("/predict", "top=0&model=iris", "iris"),
+        ("/predict", "model=%69ris", "iris"),
+        ("/predict", "model=irs", "unknown"),
+        ("/features", "model=iris&layer=none", "iris"),
+        ("/v1/models/iris/versions/1:predict", "", "iris"),
+        ("/v1/models/irs:predict", "", "unknown"),
+        ("/v2/models/iris/infer", "", "iris"),
+        ("/v2/models/irs/infer", "", "unknown"),
+    ],
+)
+def test_refusals_count_for_the_model_that_was_asked_for(site, driver, path, query, model):
+    answer = driver.send("POST", path, query, {"Content-Type": JSON}, b'{"instances": 1')
+    assert answer.status in (400, 404)
+    lines = site.telemetry.render().decode().splitlines()
+    counted = [line for line in lines if line.startswith("layertap_requests_total")]
+    assert len(counted) == 1
+    assert f'model="{model}"' in counted[0]

@@ -130,7 +130,7 @@ def test_metrics_know_the_verb_the_model_and_the_layer(name):
             return registry.get_sample_value(f"layertap_{metric}_total", labels)
 
         assert count("requests", route="v1_predict", model="iris", code="200") == 1
-        assert count("requests", route="v1_classify", model="unknown", code="400") == 1
+        assert count("requests", route="v1_classify", model="iris", code="400") == 1
         assert count("requests", route="tfserving", model="unknown", code="200") == 1
         assert count("layer_requests", model="iris", layer="hidden") == 1
 

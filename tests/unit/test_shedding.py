@@ -124,7 +124,7 @@ def test_a_refusal_is_a_whole_reply_in_the_words_of_its_dialect(runtime, endpoin
     telemetry = Telemetry()
     refusals = Refusals(runtime, telemetry)
     for given, named in [(b"mine", b"mine"), (b"no\nname", None), (None, None)]:
-        head, _, body = refusals.refuse(endpoint, 2.3, given, "date: now\r\n").partition(b"\r\n\r\n")
+        head, _, body = refusals.refuse(endpoint, "iris", 2.3, given, "date: now\r\n").partition(b"\r\n\r\n")
         status, *lines = head.split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines)
         assert status == b"HTTP/1.1 429 Too Many Requests"

@@ -60,6 +60,13 @@ class InferEndpoint:
         self._heads = KnownHeads()
         self._plans: Remembered[tuple[str, int, tuple[OutputWish, ...], bool], OutputPlan] = Remembered()
 
+    def named(self, path: str, query: bytes) -> str | None:  # noqa: ARG002 the path says it
+        """The model in the path."""
+        try:
+            return model_path(path)[0]
+        except LayertapError:
+            return None
+
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures, long JSON and packed bodies do."""
         body, headers = request.body, request.headers

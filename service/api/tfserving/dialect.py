@@ -72,6 +72,14 @@ class TensorFlowEndpoint:
         self._planner = planner
         self._limits = limits
 
+    def named(self, path: str, query: bytes) -> str | None:  # noqa: ARG002 the path says it
+        """The model in the path."""
+        try:
+            found = inference(path)
+        except LayertapError:
+            return None
+        return None if found is None else found[1].model
+
     def is_heavy(self, request: HttpRequest) -> bool:
         """Whether parsing would hold up an event loop: pictures, large bodies and packed ones do."""
         return b"content-encoding" in request.headers or is_heavy_json(request.body)
