@@ -151,14 +151,14 @@ class Refusals:
     def _recorded(
         self, endpoint: Endpoint, named: str | None, written: bytes, request_id: bytes | None, lines: str
     ) -> bytes:
-        named = self._telemetry.request_id(request_id)
+        own_id = self._telemetry.request_id(request_id)
         self._rejected.inc()
         model = self._runtime.label(named) or UNKNOWN
-        self._telemetry.answered(endpoint.name, model, QueueFull.status, None, named)
+        self._telemetry.answered(endpoint.name, model, QueueFull.status, None, own_id)
         status_line, _, rest = written.partition(b"\r\n")
         return b"%b\r\nx-request-id: %b\r\n%b%b" % (
             status_line,
-            named.encode(),
+            own_id.encode(),
             lines.encode("latin-1"),
             rest,
         )

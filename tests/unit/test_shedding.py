@@ -134,4 +134,4 @@ def test_a_refusal_is_a_whole_reply_in_the_words_of_its_dialect(runtime, endpoin
         assert "refused unread" in json.dumps(json.loads(body))
     told = telemetry.render().decode()
     assert 'layertap_rejected_total{reason="queue_full"} 3.0' in told
-    assert f'layertap_requests_total{{code="429",model="unknown",route="{endpoint.name}"}} 3.0' in told
+    assert f'layertap_requests_total{{code="429",model="iris",route="{endpoint.name}"}} 3.0' in told
