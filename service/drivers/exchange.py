@@ -35,7 +35,8 @@ class Exchange:
         request_id: the client's own, if any.
 
     Attributes:
-        charge: what it holds of the memory; `None` for small requests, whose memory nobody counts.
+        charge: what it holds of the memory until it is parsed, then `InferRequest.charge` is the one; `None` for small
+            requests, whose memory nobody counts.
     """
 
     __slots__ = (
@@ -105,19 +106,19 @@ class Exchange:
     def render(self, result: InferResult) -> Reply:
         """The reply for the result of the call that was parsed; may be slow for large ones."""
         begun = time.perf_counter()
-        if self.is_heavy_reply(result):
-            self._charge_reply(result)
+        if self.call is not None and self.is_heavy_reply(result):
+            self._charge_reply(self.call, result)
         reply = self._endpoint.render(self.call, result)
         timings = self.timings
         timings.queue_s, timings.compute_s = result.queue_s, result.compute_s
         timings.encode_s = time.perf_counter() - begun
         return reply
 
-    def _charge_reply(self, result: InferResult) -> None:
+    def _charge_reply(self, call: Call, result: InferResult) -> None:
         """Charges a long reply before it is written."""
-        charge = self.charge
-        if charge is None:
-            charge = self.charge = self._runtime.memory.charge()
+        charge = call.request.charge
+        if not isinstance(charge, Charge):
+            charge = call.request.charge = self._runtime.memory.charge()
         size = sum(array.nbytes for array in result.outputs.values())
         charge.hold(_REPLY_TIMES * size, "its reply")
 
@@ -146,7 +147,7 @@ class Exchange:
     def record(self, status: int) -> None:
         """The end of the request: its reply was sent, with this status, or could not be."""
         call, foreseen = self.call, self._foreseen
-        charge = self.charge if call is None else call.request.charge or self.charge
+        charge = self.charge if call is None else call.request.charge
         if isinstance(charge, Charge):
             charge.release()
         model = self._label

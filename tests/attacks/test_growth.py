@@ -143,7 +143,7 @@ def test_a_crowd_of_large_bodies_gets_in_as_far_as_there_is_room_and_leaves_noth
 
 def test_replies_that_nobody_reads_are_bounded_and_make_way_for_those_who_do(start):
     file = io.BytesIO()
-    np.save(file, np.zeros((100, 4), np.float32))
+    np.save(file, np.zeros((300, 4), np.float32))
     rows, target = file.getvalue(), "/predict?model=wide"
     with start() as service, contextlib.ExitStack() as stack:
         service.until_ready()
@@ -162,9 +162,32 @@ def test_replies_that_nobody_reads_are_bounded_and_make_way_for_those_who_do(sta
         answer = service.until(
             lambda: of_status(service.post(target, rows, NPY, NPY), 200), "room for who reads"
         )
-        assert answer.npy.shape == (100, 16384)
+        assert answer.npy.shape == (300, 16384)
 
 
 def of_status(answer, status):
     assert answer.status in (status, 429), answer.body
     return answer if answer.status == status else None
+
+
+@pytest.mark.parametrize("takes", [0, 1], ids=["nothing", "a byte now and then"])
+def test_a_reply_that_is_hardly_taken_is_given_up_in_time(start, takes):
+    """And everything that it held with it, while the service has plenty."""
+    file = io.BytesIO()
+    np.save(file, np.zeros((100, 4), np.float32))
+    asked = written("POST", "/predict?model=wide", file.getvalue(), f"Content-Type: {NPY}", f"Accept: {NPY}")
+    with start(send_timeout_s=1) as service, contextlib.ExitStack() as stack:
+        service.until_ready()
+        client = stack.enter_context(connect(("127.0.0.1", service.port)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(asked)
+        client.recv(1)
+        assert service.metric("layertap_memory_bytes") > 0
+
+        def given_up():
+            with contextlib.suppress(ConnectionError):
+                client.recv(takes)
+            return service.metric("layertap_connections_closed_total", reason="sending")
+
+        service.until(given_up, "its end")
+        service.until(lambda: service.metric("layertap_memory_bytes") == 0, "all being given back")

@@ -56,6 +56,7 @@ CASES = {  # body, its media type, that of the reply, status
     "npy to JSON": (ROWS, NPY, JSON, 200),
     "half": (LONG[:-2], JSON, JSON, 400),
     "too much": (b'{"instances":[' + b"{}," * 600_000 + b"{}]}", JSON, JSON, 413),
+    "small with a long reply": (npy(np.ones((1500, 4), np.float32)), NPY, NPY, 200),
     "small": (text({"instances": [[1, 2, 3, 4]]}), JSON, JSON, 200),
 }
 
@@ -143,3 +144,14 @@ def test_refusals_count_for_the_model_that_was_asked_for(site, driver, path, que
     counted = [line for line in lines if line.startswith("layertap_requests_total")]
     assert len(counted) == 1
     assert f'model="{model}"' in counted[0]
+
+
+def test_a_small_request_of_long_results_and_a_long_reply_holds_nothing_afterwards(site, driver, monkeypatch):
+    monkeypatch.setattr("service.serving.runtime._WORTH_CHARGING", 0)
+    monkeypatch.setattr("service.api.native.is_heavy_result", lambda _: True)
+    answer = driver.send("POST", "/predict", "", {"Content-Type": JSON}, text({"instances": [[1, 2, 3, 4]]}))
+    assert answer.status == 200
+    assert site.runtime.memory.peak > 0
+    if driver is site.direct:
+        driver.until(lambda _: site.runtime.memory.held == 0)
+    assert site.runtime.memory.held == 0
