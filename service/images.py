@@ -27,8 +27,10 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from service.errors import ImageTooLarge, RepositoryError, UndecodableImage
+from service.errors import BodyTooLarge, ImageTooLarge, MemoryFull, RepositoryError, UndecodableImage
+from service.memory import paid
 from service.model_config import PreprocessConfig
+from service.picture_structure import check_parts, check_work, is_progressive
 from service.preprocess import active_settings, cast, check, preprocess
 from service.tensors import Array, TensorSpec
 
@@ -39,6 +41,10 @@ _FORMATS = tuple(
     for plugin in (JpegImageFile, PngImageFile, WebPImageFile, GifImageFile, BmpImageFile, TiffImageFile)
 )
 _CHANNELS = {1: "grayscale", 3: "rgb", 4: "rgba"}
+_ONE_BYTE = ("1", "L", "P")
+_DECODER_BYTES = {"WEBP": 12, "TIFF": 4, "GIF": 4}  # a pixel, beside what it is stored in
+_COEFFICIENT_BYTES = 6
+_FITTED_BYTES = 16  # a pixel of the result: resized, and as an array
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -128,7 +134,8 @@ def prepare(data: bytes | memoryview, target: ImageInput, *, max_pixels: int) ->
     Raises:
         UndecodableImage: not an image of these formats, damaged, cut off, or with values that do not fit the
             input's dtype.
-        ImageTooLarge: more pixels than allowed.
+        ImageTooLarge: more pixels than allowed, or more work.
+        MemoryFull, BodyTooLarge: it needs more memory than the request may have (`service.memory`).
     """
     pixels = _decode(data, target, max_pixels)
     if pixels.ndim == 2:
@@ -146,13 +153,16 @@ def _decode(data: bytes | memoryview, target: ImageInput, max_pixels: int) -> Ar
     if Image.MAX_IMAGE_PIXELS is not None:
         max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS)
     kind = "image"
+    check_parts(data)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             kind = f"{picture.format} of {picture.width} x {picture.height} pixels"
             _limit(*picture.size, max_pixels)
-            coloured = _convert(_orient(picture, target), target.color_mode)
-            return np.asarray(_fit(coloured, target))
-    except UndecodableImage:
+            check_work(picture, data)
+            with paid(_bytes_to_decode(picture, target), f"an {kind}"):
+                coloured = _convert(_orient(picture, target), target.color_mode)
+                return np.asarray(_fit(coloured, target))
+    except (UndecodableImage, MemoryFull, BodyTooLarge):
         raise
     except UnidentifiedImageError as error:
         opening = f" that start with {bytes(data[:12])!r}" if len(data) else ""
@@ -169,6 +179,23 @@ def _decode(data: bytes | memoryview, target: ImageInput, max_pixels: int) -> Ar
             f"Expected a whole and sound picture. Received: {kind} that does not decode "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _bytes_to_decode(picture: ImageFile.ImageFile, target: ImageInput) -> int:
+    """The most bytes that are in use at once while a picture is decoded, converted and fitted.
+
+    Pillow stores a pixel of several colours in 4 bytes, of one in as many as it needs; a WebP's decoder has the file's
+    frame and two canvases, a progressive JPEG's all coefficients.
+    """
+    stored = 1 if picture.mode in _ONE_BYTE else 4
+    converted = 0 if picture.mode == _mode(target.color_mode) else 4 if target.channels > 1 else 1
+    decoder = _DECODER_BYTES.get(picture.format or "", 0)
+    if is_progressive(picture):
+        decoder = _COEFFICIENT_BYTES
+    width, height = _target_size(picture.size, target)
+    return (
+        picture.width * picture.height * (stored + max(converted, decoder)) + _FITTED_BYTES * width * height
+    )
 
 
 def _limit(width: int, height: int, max_pixels: int) -> None:
@@ -193,7 +220,7 @@ def _orient(picture: ImageFile.ImageFile, target: ImageInput) -> Image.Image:
 
 
 def _convert(picture: Image.Image, color_mode: str) -> Image.Image:
-    mode = "L" if color_mode == "grayscale" else color_mode.upper()
+    mode = _mode(color_mode)
     if picture.mode == mode or (mode == "L" and picture.mode in {"I;16", "I"}):
         return picture
     if mode != "RGBA":
@@ -202,6 +229,11 @@ def _convert(picture: Image.Image, color_mode: str) -> Image.Image:
             # Alpha per palette entry is dropped by the conversion; gone before, Pillow does not warn.
             del picture.info["transparency"]
     return picture.convert(mode)
+
+
+def _mode(color_mode: str) -> str:
+    """Pillow's word for Keras' color_mode."""
+    return "L" if color_mode == "grayscale" else color_mode.upper()
 
 
 def _target_size(size: tuple[int, int], target: ImageInput) -> tuple[int, int]:

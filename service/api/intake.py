@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.api.endpoint import Limits
+from service.api.weight import refuse_on_loop
 from service.errors import BodyTooLarge, InvalidInput, InvalidJson, UndecodableImage, UnsupportedMedia
 from service.images import ImageInput, prepare
 from service.memory import pay
@@ -61,6 +62,7 @@ class Intake:
         Raises:
             UnsupportedMedia: the input takes no pictures.
             UndecodableImage: the bytes are none, or one that is too large.
+            HeavyAfterAll: an event loop's thread is no place for it.
         """
         target = self.images.get(name)
         if target is None:
@@ -68,6 +70,7 @@ class Intake:
                 f"Expected numbers for input '{name}' of model '{self.model}', which takes no pictures. "
                 "Received: an image."
             )
+        refuse_on_loop()
         row = prepare(data, target, max_pixels=self.max_image_pixels)
         pay(_COPIES * row.nbytes, f"a picture for input '{name}'")
         return row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from service.api.endpoint import Limits
 from service.errors import ReplyTooLarge
 from service.tensors import InferResult
@@ -10,8 +12,37 @@ _HEAVY_BODY_BYTES = 32 * 1024
 _HEAVY_REPLY_NUMBERS = 8 * 1024
 
 
+class HeavyAfterAll(Exception):
+    """A request looked light and is not: it must be read elsewhere than on an event loop."""
+
+
+class _Thread(threading.local):
+    light = False
+
+
+_thread = _Thread()
+
+
+def stay_light() -> None:
+    """From now on the calling thread, an event loop's, reads nothing heavy."""
+    _thread.light = True
+
+
+def refuse_on_loop() -> None:
+    """Called before whatever takes long, however the request was spelt.
+
+    Raises:
+        HeavyAfterAll: this is an event loop's thread.
+    """
+    if _thread.light:
+        raise HeavyAfterAll
+
+
 def is_heavy_json(body: bytes) -> bool:
-    """Whether parsing a JSON body takes long: large ones, and pictures."""
+    """Whether parsing a JSON body takes long: large ones, and pictures.
+
+    A name can be spelt with escapes: what is overlooked here is noticed by `refuse_on_loop`.
+    """
     return len(body) > _HEAVY_BODY_BYTES or b'"b64"' in body
 
 

@@ -10,24 +10,26 @@ Source of the protocol: https://asgi.readthedocs.io/en/latest/specs/www.html
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from service.api import catalog
-from service.api.endpoint import Call, Dialect, Endpoint, Foresight
+from service.api.endpoint import Call, Dialect, Endpoint
 from service.api.http import HttpRequest, Reply, encode_query, join_headers
 from service.api.native import NativeEndpoint
 from service.api.problems import problem
 from service.api.remembered import LONGEST, Remembered
-from service.drivers.decoding import DecodingPool, Task
+from service.api.weight import HeavyAfterAll, stay_light
+from service.drivers.aside import AsideReader
+from service.drivers.decoding import DecodingPool
 from service.drivers.direct import DirectRequest
 from service.drivers.exchange import Exchange, body_too_large
 from service.drivers.limits import ConnectionLimits
 from service.drivers.shedding import Refusals, Rounds
 from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
-from service.errors import LayertapError, QueueFull, ServiceError
+from service.errors import LayertapError, ServiceError
 from service.memory import Charge
 from service.serving.runtime import Runtime, result_of
 from service.telemetry import UNKNOWN, Telemetry
@@ -35,8 +37,6 @@ from service.tensors import InferRequest, InferResult
 
 SMALL_BODY_BYTES = 32 * 1024
 """Longer bodies are not parsed on the event loop, so the direct way has nothing to offer them."""
-
-_SURELY_READ_ASIDE = (b"image/", b"multipart/", b"application/json")
 
 Route = tuple[Endpoint, str, bytes, str | None]
 """An inference route, the path that led to it, the raw query, and the model that they name."""
@@ -106,7 +106,7 @@ class ExpressLane:
         self._max_body_bytes = max_body_bytes
         self.connection_limits = connection_limits
         self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
-        self._decoding = DecodingPool(decode_threads, max_decoding)
+        self.aside = AsideReader(runtime, DecodingPool(decode_threads, max_decoding), max_body_bytes)
         # Of their own: a reply that is there must not wait behind bodies that are not even read.
         self._printing = ThreadPoolExecutor(decode_threads, thread_name_prefix="layertap-encode")
         self._routes: Remembered[bytes, Route] = Remembered()
@@ -229,14 +229,12 @@ class ExpressLane:
         body: bytes | None = None
         exchange = Exchange(endpoint, self._runtime, self._telemetry, headers.get(b"x-request-id"))
         charge = exchange.charge = self.memory.charge()
+        desk = self._desk or self._open_desk()
         try:
             body = await self._read(headers, receive, charge)
             request = HttpRequest("POST", scope["path"], scope["query_string"], headers, body)
-            if endpoint.is_heavy(request):
-                call = await self._read_aside(endpoint, exchange, request)
-            else:
-                call = exchange.parse(request)
-            result = await self._wait(call.request, exchange.begun, receive)
+            call = await self._parse(endpoint, exchange, request, receive)
+            result = await self._wait(desk, call.request, exchange.begun, receive)
             if exchange.is_heavy_reply(result):
                 loop = asyncio.get_running_loop()
                 reply = await loop.run_in_executor(self._printing, exchange.render, result)
@@ -294,41 +292,19 @@ class ExpressLane:
         charge.keep(len(body))
         return body
 
-    def foresee_refusal(self, endpoint: Endpoint, request: HttpRequest, size: int) -> QueueFull | None:
-        """What a heavy request would be refused with once its body was there, if it would.
+    async def _parse(
+        self, endpoint: Endpoint, exchange: Exchange, request: HttpRequest, receive: Receive
+    ) -> Call:
+        """The call of a request, read here where that takes no time."""
+        if not endpoint.is_heavy(request):
+            with contextlib.suppress(HeavyAfterAll):
+                return exchange.parse(request)
+            if exchange.charge is not None:
+                exchange.charge.keep(len(request.body))
+        return await self.aside.read(endpoint, exchange, request, receive)
 
-        Args:
-            endpoint: its route.
-            request: still without its body.
-            size: of that, in bytes.
-        """
-        if size > self._max_body_bytes:
-            return None
-        try:
-            foreseen = endpoint.foresee(request, self._runtime)
-            deadline = self._runtime.deadline(time.monotonic(), foreseen.timeout_s)
-            ahead = (0.0, 0.0)
-            if request.headers.get(b"content-type", b"").startswith(_SURELY_READ_ASIDE):
-                ahead = self._decoding.ahead(_task(endpoint, request, foreseen, size, deadline))
-            self._runtime.leave(self._runtime.book(foreseen.served, foreseen.outputs, deadline, ahead))
-        except QueueFull as error:
-            return error
-        except LayertapError:  # told once the body is there, as always
-            pass
-        return None
-
-    async def _read_aside(self, endpoint: Endpoint, exchange: Exchange, request: HttpRequest) -> Call:
-        """The call of a heavy request, read on another thread; refused before where that would be in vain."""
-        foreseen = exchange.foresee(request)
-        deadline = self._runtime.deadline(exchange.begun, foreseen.timeout_s)
-        task = _task(endpoint, request, foreseen, len(request.body), deadline)
-        exchange.book(foreseen, self._decoding.ahead(task))
-        call: Call = await self._decoding.run(task, exchange.parse, request)
-        return call
-
-    async def _wait(self, request: InferRequest, begun: float, receive: Receive) -> InferResult:
+    async def _wait(self, desk: Desk, request: InferRequest, begun: float, receive: Receive) -> InferResult:
         """Queues the request and awaits its result, its deadline or its client's departure."""
-        desk = self._desk or self._open_desk()
         waiting = Waiting(desk, receive)
         job = desk.submit(waiting, request, begun)
         try:
@@ -344,6 +320,7 @@ class ExpressLane:
         return self._rounds
 
     def _open_desk(self) -> Desk:
+        stay_light()
         self._desk = Desk(asyncio.get_running_loop(), self._runtime)
         return self._desk
 
@@ -355,16 +332,10 @@ class ExpressLane:
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await asyncio.get_running_loop().run_in_executor(None, self._lifespan.stop)
-                self._decoding.close()
+                self.aside.close()
                 self._printing.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _task(endpoint: Endpoint, request: HttpRequest, foreseen: Foresight, size: int, deadline: float) -> Task:
-    model = (foreseen.served.name, foreseen.served.version)
-    is_json = b"json" in request.headers.get(b"content-type", b"")
-    return Task((model, endpoint.name, is_json), model, size, deadline)
 
 
 def with_ascii_query(scope: Scope) -> Scope:

@@ -49,6 +49,7 @@ class DecodingPool:
     """
 
     def __init__(self, threads: int, most: int) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="layertap-decode")
         self._most = most
         self._here = 0
@@ -57,6 +58,11 @@ class DecodingPool:
         self._lock = threading.Lock()  # around the paces: the threads measure
         self._pace = Pace()
         self._busy_since = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a new body would have to wait, as far as can be told."""
+        return self._here >= self._threads
 
     def ahead(self, task: Task) -> tuple[float, float]:
         """Seconds until a new body would be read, and those of them that are for bodies of the same owner.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from service.api.http import HttpRequest, Reply
+from service.api.weight import HeavyAfterAll
 from service.drivers.exchange import Exchange
 from service.drivers.waiting import Desk, Waiter
 from service.errors import ServiceError
@@ -42,11 +43,17 @@ class DirectRequest(Waiter):
         self._left = False
 
     def begin(self, request: HttpRequest) -> None:
-        """Parses the request, which must not be heavy, and queues it; an error is answered at once."""
+        """Parses the request, which must not be heavy, and queues it; an error is answered at once.
+
+        Raises:
+            HeavyAfterAll: it is, and nothing was done.
+        """
         exchange = self._exchange
         try:
             call = exchange.parse(request)
             self.desk.submit(self, call.request, exchange.begun)
+        except HeavyAfterAll:
+            raise
         except Exception as error:  # noqa: BLE001 every request is answered, whatever went wrong
             self._send(exchange.fail(error, request.path, request.query))
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from service.api.endpoint import Endpoint
 from service.api.http import HttpRequest, Reply
+from service.api.weight import HeavyAfterAll
 from service.drivers.asgi import ExpressLane
 from service.drivers.direct import DirectRequest
 from service.errors import LayertapError
@@ -156,7 +157,11 @@ class SmallRequest(Incoming):
         if self._endpoint.is_heavy(self.request):
             self.connection.go_the_long_way(self)
             return
-        direct = self._lane.begin(self._endpoint, self.request, self.answer)
+        try:
+            direct = self._lane.begin(self._endpoint, self.request, self.answer)
+        except HeavyAfterAll:
+            self.connection.go_the_long_way(self)
+            return
         if not self.replied:
             self._direct = direct
 

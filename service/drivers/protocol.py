@@ -186,7 +186,7 @@ class Protocol(RequestReader):
             if length.isdigit() and int(length) <= lane.small_body_bytes:
                 return SmallRequest(self, lane, endpoint, request, keep_alive=keep_alive, old=old)
             error = (
-                lane.foresee_refusal(endpoint, request, int(length))
+                lane.aside.foresee_refusal(endpoint, request, int(length))
                 if length.isdigit() and keep_alive
                 else None
             )

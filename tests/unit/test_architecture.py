@@ -19,7 +19,7 @@ LAYERS = {
     2: [
         *["device", "cards", "cores", "memory"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
-        *["images", "preprocess"],
+        *["images", "picture_structure", "preprocess"],
         *["payloads"],
         *["repository", "class_names", "footprints", "layers"],
         *["scheduling", "cache"],
