@@ -17,10 +17,12 @@ from pathlib import Path
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
+from service.accusations import Loading
 from service.api.dialects import every_dialect
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
 from service.api.trust import Hosts
+from service.board import Stage, own_slot
 from service.cores import usable_cores
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
@@ -41,7 +43,7 @@ from service.threads import start_thread
 
 _log = logging.getLogger("layertap.service")
 
-_CANNOT_START = 3  # the exit code that makes gunicorn give up instead of forking the next worker
+_CANNOT_START = 3  # the exit code that gunicorn itself has for this
 
 
 class Service:
@@ -61,7 +63,9 @@ class Service:
         self._age_s: float | None = None
         self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
-        self._opener = Opener(settings, metrics)
+        self._slot = own_slot()
+        loading = Loading(self._slot)
+        self._opener = Opener(settings, metrics, loading)
         scheduler = Scheduler(
             max_queue_rows=settings.max_queue_rows,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
@@ -84,6 +88,7 @@ class Service:
             ),
             self._model_changed,
             refused=lambda model: metrics.refused_compilations.labels(model).inc(),
+            loading=loading,
         )
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         self._publish_runtime()
@@ -98,12 +103,17 @@ class Service:
         """Starts the engine thread, and the loading of models in the background."""
         self._age_s = process_age_s()
         self._scheduler.start()
+        self._tell_stage(Stage.LOADING)
         self._thread = start_thread(self._load, "layertap-loader")
 
-    def stop(self) -> None:
-        """Answers what waits, then stops."""
+    def retire(self) -> None:
+        """Says from now on that it is not ready; everything is still answered."""
+        self.runtime.retire()
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Answers what waits (`drain`) or refuses it, then stops."""
         self._reloader.stop()
-        self.runtime.stop(drain=True)
+        self.runtime.stop(drain=drain)
 
     def flask(self) -> Flask:
         """The Flask application over this service."""
@@ -143,20 +153,32 @@ class Service:
             self._opener.start()
         except SettingsError as error:
             _log.critical("%s", error.message)
-            _stop_service()
+            self._stop_service()
             return
         self.runtime.load()
         failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
         if failed and settings.fail_on_load_error:
             _log.critical("stopping: fail_on_load_error is set and %s failed to load", ", ".join(failed))
-            _stop_service()
+            self._stop_service()
         elif self.runtime.ready:
             greet(self.runtime, settings)
             self._tell_phases()
         else:
             _log.error("not ready: no model could be loaded from %s", settings.models_dir)
+        self._tell_stage(Stage.READY if self.runtime.ready else Stage.USELESS)
         if settings.poll_interval_s:
             self._reloader.start()
+
+    def _tell_stage(self, stage: Stage) -> None:
+        """Tells the other processes of the service, unless this one is about to leave."""
+        if self._slot is not None and self._slot.stage < Stage.LEAVING:
+            self._slot.stage = stage
+
+    def _stop_service(self) -> None:
+        """Ends the whole service with an exit code that says so: its master takes this one for its own."""
+        self._tell_stage(Stage.HOPELESS)
+        logging.shutdown()
+        os._exit(_CANNOT_START)
 
     def _model_changed(self, status: ModelStatus) -> None:
         """Tells metrics and log what is served now."""
@@ -239,11 +261,3 @@ def _replace_worker(error: BaseException) -> None:
     """The engine thread is dead: leave gracefully, so that replies go out and gunicorn forks a new worker."""
     _log.critical("the engine thread stopped; this worker ends", exc_info=error)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _stop_service() -> None:
-    """Ends the whole service with an exit code that says so: gunicorn takes this one of a worker for its own.
-
-    Source: `Arbiter.WORKER_BOOT_ERROR` and `reap_workers` in gunicorn/arbiter.py of gunicorn 27.0.1.
-    """
-    os._exit(_CANNOT_START)

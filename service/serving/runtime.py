@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from service.accusations import Loading
 from service.errors import DeadlineExceeded, NotReady
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
@@ -46,6 +47,7 @@ class Runtime:
         options: limits and defaults.
         changed: told about every new status of a model, on the loading thread.
         refused: told the model when one more function of it is refused, since too many wait to be compiled.
+        loading: notes what is being loaded, for whoever finds this process dead.
 
     Attributes:
         ledger: counts what each version does.
@@ -63,6 +65,7 @@ class Runtime:
         changed: Callable[[ModelStatus], None] = lambda _: None,
         *,
         refused: Callable[[str], object] = lambda _: None,
+        loading: Loading | None = None,
     ) -> None:
         self._scan = scan
         self._entries = scan()
@@ -83,12 +86,13 @@ class Runtime:
             options.max_batch_size,
             options.max_compiled_outputs,
             options.load_timeout_s,
+            loading or Loading(None),
         )
         # A replaced version stays until the time of whoever was parsed for it is over.
         self._rollout = Rollout(
             self._shelf, workshop, scheduler, scan, changed=changed, linger_s=options.request_timeout_s
         )
-        self._stopping = False
+        self._stopping = self._retired = False
         self._settled = threading.Event()
         scheduler.listen(self._ran)
 
@@ -101,6 +105,10 @@ class Runtime:
                 self._rollout.load_all(self._entries)
         finally:
             self._settled.set()
+
+    def retire(self) -> None:
+        """Says from now on that it is not ready; everything is still answered."""
+        self._retired = True
 
     def stop(self, *, drain: bool = True) -> None:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
@@ -127,6 +135,7 @@ class Runtime:
             self.settled
             and self.alive
             and not self._stopping
+            and not self._retired
             and any(status.state is State.READY for status in self._shelf.models())
         )
 

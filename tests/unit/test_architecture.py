@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
+    1: ["board", "fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
     2: [
+        *["accusations"],
         *["device", "cards", "cores"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
