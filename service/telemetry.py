@@ -91,6 +91,9 @@ class Metrics:
         )
         self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
         self._add_connections()
+        self.lost_workers = gauge(
+            "lost_workers", "Workers that ended unasked since the service was started, and were replaced."
+        )
 
     def _add_connections(self) -> None:
         self.connections = self._gauge("connections", "Connections by what they wait for.", "phase")

@@ -63,9 +63,7 @@ class Service:
         self._age_s: float | None = None
         self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
-        self._slot = own_slot()
-        loading = Loading(self._slot)
-        self._opener = Opener(settings, metrics, loading)
+        self._opener = Opener(settings, metrics, loading := Loading(own_slot()))
         scheduler = Scheduler(
             max_queue_rows=settings.max_queue_rows,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
@@ -171,8 +169,9 @@ class Service:
 
     def _tell_stage(self, stage: Stage) -> None:
         """Tells the other processes of the service, unless this one is about to leave."""
-        if self._slot is not None and self._slot.stage < Stage.LEAVING:
-            self._slot.stage = stage
+        slot = own_slot()
+        if slot is not None and slot.stage < Stage.LEAVING:
+            slot.stage = stage
 
     def _stop_service(self) -> None:
         """Ends the whole service with an exit code that says so: its master takes this one for its own."""
@@ -217,6 +216,9 @@ class Service:
         metrics.waiting_compilations.set_function(lambda: runtime.waiting_compilations)
         metrics.backlog.set_function(lambda: runtime.backlog_s)
         metrics.engine_alive.set_function(lambda: float(runtime.alive))
+        slot = own_slot()
+        if slot is not None:
+            metrics.lost_workers.set_function(lambda: slot.board.deaths)
 
     def _publish_state(self, status: ModelStatus) -> None:
         for state in State:

@@ -181,7 +181,7 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
             worker.pid,
             how,
             f" while it loaded {loaded}, which is not loaded again" if loaded else "",
-            f" in {pause_s:g} s, for it is the {len(self._deaths)}th within a minute" if pause_s else "",
+            f" in {pause_s:g} s, for it is number {len(self._deaths)} within a minute" if pause_s else "",
         )
 
 
