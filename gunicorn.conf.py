@@ -37,7 +37,7 @@ worker_tmp_dir = str(_SHM) if _SHM.is_dir() else None  # heartbeats stay off the
 control_socket_disable = True  # nothing here speaks to it, and a read-only folder could not hold it
 keepalive = int(settings.keep_alive_s)
 graceful_timeout = math.ceil(settings.stop_timeout_s) + 1  # workers keep to it themselves
-logconfig_dict = logging_config(settings.log_format)
+logconfig_dict = logging_config(settings.log_format, settings.max_log_bytes)
 
 
 def on_starting(server: Arbiter) -> None:

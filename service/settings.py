@@ -180,6 +180,11 @@ class Settings:
     )
     fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
     log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
+    max_log_bytes: int = setting(
+        4 * 2**20,
+        "log lines that may wait for whoever reads the log; more of them are dropped and counted",
+        low=1,
+    )
     access_log: str = setting(
         "errors", "which requests are logged: off, errors (5xx) or all", choices=("off", "errors", "all")
     )

@@ -26,6 +26,7 @@ from prometheus_client import (
 )
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from service.log_lines import PatientHandler
 from service.reply_counts import ReplyCounts
 from service.stage_times import StageTimes
 from service.tensors import Timings
@@ -91,6 +92,9 @@ class Metrics:
         )
         self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
         self._add_connections()
+        self.dropped_log_lines = counter(
+            "dropped_log_lines_total", "Log lines that nobody took in time, see max_log_bytes."
+        )
         self.lost_workers = gauge(
             "lost_workers", "Workers that ended unasked since the service was started, and were replaced."
         )
@@ -211,13 +215,14 @@ class _TextLines(logging.Formatter):
         return super().format(record) + tail
 
 
-def logging_config(log_format: str) -> dict[str, Any]:
-    """A `logging.config` dictionary that sends every log to standard error.
+def logging_config(log_format: str, max_log_bytes: int = 4 * 2**20) -> dict[str, Any]:
+    """A `logging.config` dictionary that sends every log to standard error, and has nobody wait for that.
 
     One line an event; as text, an exception's trace follows on lines of its own.
 
     Args:
         log_format: `json` or `text`.
+        max_log_bytes: of lines that may wait to be written.
     """
     formatter: dict[str, Any] = {"()": _JsonLines} if log_format == "json" else {
         "()": _TextLines, "format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S",
@@ -228,7 +233,12 @@ def logging_config(log_format: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": formatter},
         "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+            "stderr": {
+                "()": PatientHandler,
+                "formatter": "line",
+                "stream": "ext://sys.stderr",
+                "most_bytes": max_log_bytes,
+            }
         },
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {

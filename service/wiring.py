@@ -30,6 +30,7 @@ from service.drivers.hosts import NamedLane
 from service.drivers.limits import limits_of
 from service.errors import SettingsError
 from service.greeting import greet
+from service.log_lines import count_dropped
 from service.opener import Opener
 from service.repository import scan
 from service.scheduling.scheduler import BatchReport, Scheduler
@@ -216,6 +217,7 @@ class Service:
         metrics.waiting_compilations.set_function(lambda: runtime.waiting_compilations)
         metrics.backlog.set_function(lambda: runtime.backlog_s)
         metrics.engine_alive.set_function(lambda: float(runtime.alive))
+        count_dropped(metrics.dropped_log_lines.inc)
         slot = own_slot()
         if slot is not None:
             metrics.lost_workers.set_function(lambda: slot.board.deaths)

@@ -23,15 +23,17 @@ class Crowd:
         port: the service's.
         clients: how many.
         request: what each sends.
+        pause_s: how long each rests after an answer.
 
     Attributes:
         seen: what became of requests and connections: a status, `lost` (sent, and no answer came), `refused` (nobody
             listened), `last` (the reply said that its connection ends).
     """
 
-    def __init__(self, port, clients, request=REQUEST):
+    def __init__(self, port, clients, request=REQUEST, pause_s=0.0):
         self._address = ("127.0.0.1", port)
         self._request = request
+        self._pause_s = pause_s
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._go, daemon=True) for _ in range(clients)]
@@ -86,6 +88,8 @@ class Crowd:
             if answer.headers.get("connection") == "close":
                 self._note("last")
                 return
+            if self._pause_s:
+                self._over.wait(self._pause_s)
 
 
 def is_open(port):

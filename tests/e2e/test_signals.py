@@ -33,11 +33,14 @@ def nothing_lost(crowd):
     assert {what: n for what, n in crowd.seen.items() if what not in {200, "last", "refused"}} == {}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=lambda sent: sent.name)
-def test_a_stop_loses_no_request_and_ends_every_connection_with_a_reply(models, cache, sent):
+@pytest.mark.parametrize(
+    ("sent", "pause_s"),
+    [(signal.SIGTERM, 0.0), (signal.SIGTERM, 0.2), (signal.SIGINT, 0.0), (signal.SIGQUIT, 0.0)],
+)
+def test_a_stop_loses_no_request_and_ends_every_connection_with_a_reply(models, cache, sent, pause_s):
     with serve(models, default_model="iris", cache_dir=cache) as service:
         service.until_ready()
-        with Crowd(service.port, CLIENTS) as crowd:
+        with Crowd(service.port, CLIENTS, pause_s=pause_s) as crowd:
             service.until(lambda: is_busy(crowd), "the crowd")
             service.process.send_signal(sent)
             assert service.exit_code() == 0, service.log
@@ -47,8 +50,10 @@ def test_a_stop_loses_no_request_and_ends_every_connection_with_a_reply(models, 
 
 @pytest.mark.slow
 def test_a_stop_loses_no_request_six_times_out_of_six(models, cache):
-    for _ in range(6):
-        test_a_stop_loses_no_request_and_ends_every_connection_with_a_reply(models, cache, signal.SIGTERM)
+    for pause_s in (0.0, 0.05, 0.1, 0.2, 0.3, 0.5):
+        test_a_stop_loses_no_request_and_ends_every_connection_with_a_reply(
+            models, cache, signal.SIGTERM, pause_s
+        )
 
 
 def test_before_the_doors_close_readiness_says_no_and_everything_else_is_answered(models, cache):

@@ -15,7 +15,17 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["board", "fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
+    1: [
+        "board",
+        "fields",
+        "log_lines",
+        "model_config",
+        "settings",
+        "startup",
+        "syntax",
+        "tensors",
+        "threads",
+    ],
     2: [
         *["accusations"],
         *["device", "cards", "cores"],
