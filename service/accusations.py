@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 
-from service.board import SLOTS, Board, Slot
+from service.board import ACCUSED, Board, Slot
 from service.errors import LoadError
 
 _MOST = 500
@@ -58,7 +58,7 @@ class Accusations:
         self._tell()
 
     def _tell(self) -> None:
-        self._board.write(SLOTS, [astuple(each) for each in self._known])
+        self._board.write(ACCUSED, [astuple(each) for each in self._known])
 
 
 class Loading:
@@ -97,7 +97,7 @@ class Loading:
 
     @staticmethod
     def _refuse(slot: Slot, name: str, version: int, mark: str) -> None:
-        for accused in slot.board.read(SLOTS) or ():
+        for accused in slot.board.read(ACCUSED) or ():
             if accused[:3] == [name, version, mark]:
                 raise LoadError(
                     "Expected a model that loads. Received: one that ended the process which loaded it "

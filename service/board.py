@@ -2,25 +2,34 @@
 
 What a worker has written is still there when it is killed. Every worker has a slot: its state, and a note of the models
 that it is loading. The master alone writes what concerns all. One byte is written as a whole, so states need no lock; a
-note is read by others once its writer is dead.
+note is read by others once its writer is dead. Beside the memory there is a folder, for sockets of workers and a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import mmap
+import shutil
 import struct
+import tempfile
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 SLOTS = 128
 """Workers there may be at a time, those that leave included."""
 
 _NOTE_BYTES = 4096
-_MASTERS_BYTES = 256 * 1024
+_LONG_NOTE_BYTES = 256 * 1024
 _LENGTH = struct.Struct("<I")
 _STOPPING, _HAS_SERVED, _DEATHS, _STATES = 0, 1, 4, 16
-_NOTES = 4096  # where they begin; behind those of the slots comes the master's
+_NOTES = 4096  # where they begin; behind those of the slots come the two below
+ACCUSED = SLOTS
+"""Whose note holds what must not be loaded again; the master writes it."""
+_UNLOADED = SLOTS + 1
 
 
 class Stage(IntEnum):
@@ -36,10 +45,42 @@ class Stage(IntEnum):
 
 
 class Board:
-    """The memory of one service."""
+    """The memory of one service.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _NOTES + SLOTS * _NOTE_BYTES + _MASTERS_BYTES)
+    Args:
+        where: the folder of its own is made in there; `None`: where the system has such folders.
+
+    Attributes:
+        folder: open to the service's user only.
+    """
+
+    def __init__(self, where: str | None = None) -> None:
+        self._memory = mmap.mmap(-1, _NOTES + SLOTS * _NOTE_BYTES + 2 * _LONG_NOTE_BYTES)
+        self.folder = Path(tempfile.mkdtemp(prefix="layertap-", dir=where))
+
+    def remove(self) -> None:
+        """By the master, at the end: removes the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keeps all other threads of all workers from this block."""
+        with (self.folder / "turn").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def unloaded(self) -> Sequence[str]:
+        """Models that were unloaded on request."""
+        return tuple(self.read(_UNLOADED) or ())
+
+    def set_unloaded(self, name: str, *, unloaded: bool) -> None:
+        """Notes that a model was unloaded, or loaded again; in a turn."""
+        others = [other for other in self.unloaded() if other != name]
+        self.write(_UNLOADED, [*others, name] if unloaded else others)
+
+    def forget_unloaded(self) -> None:
+        """By the master: all models are loaded anew."""
+        self.write(_UNLOADED, [])
 
     def take(self) -> Slot:
         """A slot for the next worker; by the master, before it forks.
@@ -96,7 +137,7 @@ class Board:
         """Leaves a note.
 
         Args:
-            place: a slot's number, or SLOTS for the master's note.
+            place: a slot's number, or ACCUSED.
             value: what JSON can hold; forgotten where it is longer than a note may be.
         """
         text, start, most = json.dumps(value).encode(), *_place(place)
@@ -118,8 +159,10 @@ class Board:
 
 def _place(number: int) -> tuple[int, int]:
     """Where a note begins, and how many bytes it may have."""
-    size = _MASTERS_BYTES if number == SLOTS else _NOTE_BYTES
-    return _NOTES + number * _NOTE_BYTES, size - _LENGTH.size
+    if number < SLOTS:
+        return _NOTES + number * _NOTE_BYTES, _NOTE_BYTES - _LENGTH.size
+    start = _NOTES + SLOTS * _NOTE_BYTES + (number - SLOTS) * _LONG_NOTE_BYTES
+    return start, _LONG_NOTE_BYTES - _LENGTH.size
 
 
 class Slot:

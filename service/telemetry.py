@@ -120,6 +120,9 @@ class Telemetry:
 
     Args:
         access_log: `off`, `errors` (status 500 and above) or `all`.
+
+    Attributes:
+        gather: puts the metrics of other workers beside this one's; `None`: there are no others.
     """
 
     def __init__(self, access_log: str = "off") -> None:
@@ -129,6 +132,7 @@ class Telemetry:
         self._layers: dict[tuple[str, str], Any] = {}
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
+        self.gather: Callable[[str, bool], str] | None = None
 
     def request_id(self, given: bytes | None) -> str:
         """The client's own id where it is short printable ASCII without spaces, else a new one."""
@@ -166,7 +170,12 @@ class Telemetry:
         child.inc()
 
     def render(self, *, openmetrics: bool = False) -> bytes:
-        """The exposition text, format 0.0.4 or that of OpenMetrics 1.0."""
+        """The exposition text, format 0.0.4 or that of OpenMetrics 1.0, of all workers."""
+        own = self.render_own(openmetrics=openmetrics)
+        return own if self.gather is None else self.gather(own.decode(), openmetrics).encode()
+
+    def render_own(self, *, openmetrics: bool = False) -> bytes:
+        """The same of this worker alone."""
         return (generate_openmetrics if openmetrics else generate_latest)(self.metrics.registry)
 
 

@@ -6,6 +6,7 @@ after fork, so `/healthz` answers while they load; TensorFlow only where somethi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
 from service.drivers.hosts import NamedLane
 from service.drivers.limits import limits_of
-from service.errors import SettingsError
+from service.errors import ModelNotFound, NotReady, SettingsError
 from service.greeting import greet
 from service.log_lines import count_dropped
 from service.opener import Opener
@@ -37,6 +38,7 @@ from service.scheduling.scheduler import BatchReport, Scheduler
 from service.serving.reloading import Reloader
 from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import ModelStatus, State
+from service.serving.together import Together
 from service.settings import Settings, load_settings, strange_variables
 from service.startup import process_age_s
 from service.telemetry import Telemetry
@@ -77,18 +79,13 @@ class Service:
             look,
             self._opener.open,
             scheduler,
-            RuntimeOptions(
-                default_model=settings.default_model,
-                max_batch_size=settings.max_batch_size,
-                max_compiled_outputs=settings.max_compiled_outputs,
-                request_timeout_s=settings.request_timeout_ms / 1000,
-                load_timeout_s=settings.load_timeout_s,
-                max_waiting_compilations=settings.max_waiting_compilations,
-            ),
+            _runtime_options(settings),
             self._model_changed,
             refused=lambda model: metrics.refused_compilations.labels(model).inc(),
             loading=loading,
+            everywhere=self._change_everywhere,
         )
+        self._together = self._join()
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         self._publish_runtime()
         for status in self.runtime.models():
@@ -103,6 +100,9 @@ class Service:
         self._age_s = process_age_s()
         self._scheduler.start()
         self._tell_stage(Stage.LOADING)
+        if self._together is not None and self.settings.workers > 1:
+            self._together.start()
+            self.telemetry.gather = self._together.gather
         self._thread = start_thread(self._load, "layertap-loader")
 
     def retire(self) -> None:
@@ -155,6 +155,7 @@ class Service:
             self._stop_service()
             return
         self.runtime.load()
+        self._leave_unloaded()
         failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
         if failed and settings.fail_on_load_error:
             _log.critical("stopping: fail_on_load_error is set and %s failed to load", ", ".join(failed))
@@ -167,6 +168,27 @@ class Service:
         self._tell_stage(Stage.READY if self.runtime.ready else Stage.USELESS)
         if settings.poll_interval_s:
             self._reloader.start()
+
+    def _join(self) -> Together | None:
+        """This worker among others, or after others; `None` where no master keeps a board."""
+        slot, settings, runtime = own_slot(), self.settings, self.runtime
+        if slot is None:
+            return None
+        within_s = settings.load_timeout_s + settings.request_timeout_ms / 1000
+
+        def own_metrics(openmetrics: bool) -> str:
+            return self.telemetry.render_own(openmetrics=openmetrics).decode()
+
+        return Together(slot, runtime.load_model, runtime.unload_model, own_metrics, within_s)
+
+    def _change_everywhere(self, change: str, name: str, here: Callable[[], ModelStatus]) -> ModelStatus:
+        return here() if self._together is None else self._together.change(change, name, here)
+
+    def _leave_unloaded(self) -> None:
+        """Takes out of service what was unloaded in the worker that had this one's place."""
+        for name in self._together.unloaded() if self._together is not None else ():
+            with contextlib.suppress(NotReady, ModelNotFound):
+                self.runtime.unload_model(name)
 
     def _tell_stage(self, stage: Stage) -> None:
         """Tells the other processes of the service, unless this one is about to leave."""
@@ -247,6 +269,17 @@ def _service() -> Service:
     if settings.admin and settings.admin_key is None:
         _log.warning("admin: no admin_key is set, so only requests from this machine to localhost are obeyed")
     return Service(settings)
+
+
+def _runtime_options(settings: Settings) -> RuntimeOptions:
+    return RuntimeOptions(
+        default_model=settings.default_model,
+        max_batch_size=settings.max_batch_size,
+        max_compiled_outputs=settings.max_compiled_outputs,
+        request_timeout_s=settings.request_timeout_ms / 1000,
+        load_timeout_s=settings.load_timeout_s,
+        max_waiting_compilations=settings.max_waiting_compilations,
+    )
 
 
 def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:

@@ -45,7 +45,7 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
     def adopt(cls, arbiter: Arbiter) -> None:
         """Makes gunicorn's own master, which has no worker yet, one of these: it takes no other class for it."""
         arbiter.__class__ = cls
-        arbiter.board = Board()
+        arbiter.board = Board(arbiter.cfg.worker_tmp_dir)
         arbiter._accusations = Accusations(arbiter.board)  # noqa: SLF001 our own, as all below
         arbiter._deaths = deque()  # noqa: SLF001
         arbiter._not_before = 0.0  # noqa: SLF001 no worker is started earlier
@@ -90,6 +90,7 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
         self.setup(self.app)
         self.log.reopen_files()
         self._accusations.clear()
+        self.board.forget_unloaded()
         self._outdated = self.worker_age
         _log.info("reloading: each worker goes on until another one is ready in its place")
 

@@ -24,6 +24,8 @@ from service.serving.workshop import Workshop
 from service.statistics import Ledger, ModelStatistics
 from service.tensors import InferRequest, InferResult
 
+Everywhere = Callable[[str, str, Callable[[], ModelStatus]], ModelStatus]
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOptions:
@@ -48,6 +50,7 @@ class Runtime:
         changed: told about every new status of a model, on the loading thread.
         refused: told the model when one more function of it is refused, since too many wait to be compiled.
         loading: notes what is being loaded, for whoever finds this process dead.
+        everywhere: does a change (`load` or `unload`) of a model, which it gets with what does it here, in all workers.
 
     Attributes:
         ledger: counts what each version does.
@@ -66,9 +69,9 @@ class Runtime:
         *,
         refused: Callable[[str], object] = lambda _: None,
         loading: Loading | None = None,
+        everywhere: Everywhere = lambda _, __, here: here(),
     ) -> None:
-        self._scan = scan
-        self._entries = scan()
+        self._scan, self._entries = scan, scan()
         self._scheduler = scheduler
         self._options = options
         self.ledger = Ledger()
@@ -92,6 +95,7 @@ class Runtime:
         self._rollout = Rollout(
             self._shelf, workshop, scheduler, scan, changed=changed, linger_s=options.request_timeout_s
         )
+        self._everywhere = everywhere
         self._stopping = self._retired = False
         self._settled = threading.Event()
         scheduler.listen(self._ran)
@@ -231,6 +235,14 @@ class Runtime:
             NotReady: the service drains.
         """
         return self._rollout.unload(name, "unloaded")
+
+    def load_everywhere(self, name: str) -> ModelStatus:
+        """As `load_model`, in every worker of the service."""
+        return self._everywhere("load", name, partial(self.load_model, name))
+
+    def unload_everywhere(self, name: str) -> ModelStatus:
+        """As `unload_model`, in every worker of the service."""
+        return self._everywhere("unload", name, partial(self.unload_model, name))
 
     def forget_model(self, name: str) -> None:
         """Takes a model out of service whose files are gone, and no longer lists it.

@@ -27,7 +27,7 @@ LAYERS = {
         "threads",
     ],
     2: [
-        *["accusations"],
+        *["accusations", "peers", "worker_metrics"],
         *["device", "cards", "cores"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
         *["images", "preprocess"],
