@@ -47,11 +47,6 @@ def on_starting(server: Arbiter) -> None:
     PatientArbiter.adopt(server)
 
 
-def on_exit(server: PatientArbiter) -> None:
-    """Leaves nothing behind."""
-    server.board.remove()
-
-
 def pre_fork(server: PatientArbiter, worker: Worker) -> None:
     """Gives a worker its place among the others."""
     worker.slot = server.board.take()

@@ -7,10 +7,12 @@ note is read by others once its writer is dead. Beside the memory there is a fol
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
 import mmap
+import os
 import shutil
 import struct
 import tempfile
@@ -57,10 +59,12 @@ class Board:
     def __init__(self, where: str | None = None) -> None:
         self._memory = mmap.mmap(-1, _NOTES + SLOTS * _NOTE_BYTES + 2 * _LONG_NOTE_BYTES)
         self.folder = Path(tempfile.mkdtemp(prefix="layertap-", dir=where))
+        atexit.register(self._remove, os.getpid())
 
-    def remove(self) -> None:
-        """By the master, at the end: removes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _remove(self, maker: int) -> None:
+        """At the end; not by processes that were forked from this one."""
+        if os.getpid() == maker:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

@@ -40,6 +40,7 @@ class LineWriter:
         self._lines: deque[bytes] = deque()
         self._bytes = 0  # of lines that are not written yet
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def put(self, line: bytes) -> bool:
         """Has a line written; returns whether there is room for it."""
@@ -61,9 +62,14 @@ class LineWriter:
             while self._bytes and (left_s := end - time.monotonic()) > 0:
                 self._news.wait(left_s)
 
+    def close(self) -> None:
+        """Has the thread end once all is written; another line brings another one."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
     def _go(self) -> None:
-        while True:
-            piece = self._next()
+        while piece := self._next():
             with contextlib.suppress(OSError):  # nobody can be told that there is no log
                 self._write(piece)
             with self._news:
@@ -71,8 +77,12 @@ class LineWriter:
                 self._news.notify_all()
 
     def _next(self) -> bytes:
+        """What is written next; nothing, once it is closed and all is written."""
         with self._news:
             while not self._lines:
+                if self._closed:
+                    self._thread, self._closed = None, False
+                    return b""
                 self._news.wait()
             lines: list[bytes] = []
             size = 0
@@ -139,6 +149,12 @@ class PatientHandler(logging.Handler):
     def flush(self) -> None:
         """Waits until all is written, a second at most."""
         self._writer.flush()
+
+    def close(self) -> None:
+        """No more is logged, probably; the thread ends."""
+        self.flush()
+        self._writer.close()
+        super().close()
 
     def _put(self, record: logging.LogRecord) -> bool:
         return self._writer.put(f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))

@@ -136,13 +136,17 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
         if not old:
             return
         if any(worker.slot.stage is Stage.USELESS for worker in new) and any(map(_is_ready, old)):
-            _log.error("the reload is given up, for no model could be loaded; what is served goes on")
-            self._outdated = 0
-            for worker in new:
-                self._dismiss(worker)
+            self._give_up_reload("no model could be loaded")
             return
         too_many = len(old) + sum(map(_is_ready, new)) - self.num_workers
         for worker in sorted(old, key=_is_ready)[: max(0, too_many)]:
+            self._dismiss(worker)
+
+    def _give_up_reload(self, reason: str) -> None:
+        _log.error("the reload is given up, for %s; what is served goes on", reason)
+        new = self._staying()
+        self._outdated = 0
+        for worker in new:
             self._dismiss(worker)
 
     def _dismiss(self, worker: Any) -> None:
@@ -157,10 +161,14 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
         if worker.pid in self._dismissed or self.board.stopping:
             self._dismissed.discard(worker.pid)
             return
-        if stage is Stage.HOPELESS or (
-            stage is Stage.BOOTING and code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR)
-        ):
-            raise HaltServer("a worker could not start", self.WORKER_BOOT_ERROR)
+        if stage is Stage.LEAVING and code == 0:  # of its own will, as after --max-requests
+            return
+        boot_error = code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR)
+        if stage is Stage.HOPELESS or (stage is Stage.BOOTING and boot_error):
+            if not self.board.anybody_ready():
+                raise HaltServer("a worker could not start", self.WORKER_BOOT_ERROR)
+            if self._by_age(lambda other: other.age <= self._outdated):
+                self._give_up_reload("a worker could not start")
         how = _ending(code)
         accused = [Accusation(name, version, mark, how) for name, version, mark in loading]
         self._accusations.add(accused)

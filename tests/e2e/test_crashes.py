@@ -68,7 +68,14 @@ def states(service):
     return service.get("/readyz").json["models"]
 
 
-@pytest.mark.parametrize("how", _ENDS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        "exit code 3",
+        "SIGKILL",
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("exit code 4", "SIGSEGV")),
+    ],
+)
 def test_a_file_that_ends_its_process_at_load_is_refused_and_the_others_are_served(tmp_path, how):
     odd_models.copy_shipped("iris", tmp_path)
     write(tmp_path / "a-deadly", _AT_LOAD.format(end=_ENDS[how]))
@@ -90,6 +97,7 @@ def test_a_file_that_ends_its_process_at_load_is_refused_and_the_others_are_serv
         assert service.workers() == workers
 
 
+@pytest.mark.slow
 def test_what_ended_a_process_is_tried_again_by_the_next_service(tmp_path):
     odd_models.copy_shipped("iris", tmp_path)
     write(tmp_path / "a-deadly", _AT_LOAD.format(end="os._exit(3)"))

@@ -5,7 +5,7 @@ import time
 
 import odd_models
 import pytest
-from crowd import Crowd, is_open
+from crowd import BODY, Crowd, is_open
 from serving import Ending, serve
 from wire import Wire
 
@@ -163,6 +163,19 @@ def test_a_reload_takes_new_settings_and_new_files_and_leaves_what_is_served_whe
         service.process.send_signal(signal.SIGHUP)
         end.wait()
         assert service.post("/predict", b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}').status == 413
+
+
+def test_a_reload_that_the_settings_make_fatal_leaves_what_is_served(models, cache, tmp_path_factory):
+    config = tmp_path_factory.mktemp("config") / "layertap.toml"
+    config.write_text("fail_on_load_error = true\n")
+    with serve(models, cache_dir=cache, environ={"LAYERTAP_CONFIG": str(config)}) as service:
+        service.until_ready()
+        first = service.workers()
+        (models / "bad.h5").write_bytes(b"no HDF5")
+        service.process.send_signal(signal.SIGHUP)
+        service.until_logged("the reload is given up")
+        service.until(lambda: service.workers() == first, "the old worker alone")
+        assert service.post("/predict?model=iris", BODY).status == 200
 
 
 def test_a_second_master_is_refused_and_the_log_says_what_to_do_instead(models, cache):

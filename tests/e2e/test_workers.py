@@ -13,11 +13,15 @@ GOOD = MODELS / "iris" / "1" / "model.h5"
 ASKS = 60
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def service(tmp_path, tmp_path_factory):
+def service(tmp_path, cache):
     odd_models.copy_shipped("iris", tmp_path)
     odd_models.copy_shipped("digits", tmp_path)
-    cache = tmp_path_factory.mktemp("cache")
     with serve(tmp_path, workers=2, admin=True, default_model="iris", cache_dir=cache) as running:
         running.models = tmp_path
         yield both_ready(running)

@@ -1,5 +1,8 @@
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -8,15 +11,22 @@ from service.board import SLOTS, Board, Stage
 from service.errors import LoadError, ModelNotFound
 from service.peers import PeerError, Peers
 
+ROOT = Path(__file__).parents[2]
 WITHIN_S = 30.0
 
 
 @pytest.fixture
 def board():
-    board = Board()
-    yield board
-    board.remove()
-    assert not board.folder.exists()
+    return Board()
+
+
+def test_the_folder_goes_with_its_maker_only():
+    code = (
+        "import os\nfrom service.board import Board\nboard = Board()\nprint(board.folder)\n"
+        "if os.fork() == 0:\n    raise SystemExit\nos.wait()\nassert board.folder.exists()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not Path(done.stdout.splitlines()[0]).exists()
 
 
 def test_slots_are_taken_once_and_again_when_they_are_free(board):

@@ -43,6 +43,18 @@ def test_a_line_that_is_longer_than_all_that_may_wait_is_written(pipe):
     assert reader.readline() == b"x" * 100 + b"\n"
 
 
+def test_a_writer_that_was_closed_has_no_thread_until_it_is_used_again(pipe):
+    reader, writing = pipe
+    writer = LineWriter(writing.fileno(), 1000)
+    for line in (b"first\n", b"second\n"):
+        assert writer.put(line)
+        thread = writer._thread
+        writer.close()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert reader.readline() == line
+
+
 def test_a_closed_pipe_is_nobodys_failure(pipe):
     reader, writing = pipe
     writer = LineWriter(writing.fileno(), 1000)
