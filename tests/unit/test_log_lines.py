@@ -25,7 +25,7 @@ def test_lines_are_written_in_their_order(pipe):
 
 
 def test_a_full_pipe_holds_up_neither_writers_nor_the_end(pipe):
-    _, writing = pipe
+    reader, writing = pipe
     writer = LineWriter(writing.fileno(), 10_000)
     line = b"x" * 999 + b"\n"
     taken = 0
@@ -33,7 +33,9 @@ def test_a_full_pipe_holds_up_neither_writers_nor_the_end(pipe):
         writer.flush(0.05)  # comes back, whether that was enough or not
         taken += 1
     assert taken > 10
-    writer.flush(0.05)
+    for _ in range(taken):  # or its thread would go on with a file that another test opens under this number
+        assert reader.readline() == line
+    writer.flush()
 
 
 def test_a_line_that_is_longer_than_all_that_may_wait_is_written(pipe):
@@ -85,6 +87,7 @@ def test_what_was_dropped_is_counted_and_told(pipe, monkeypatch):
         handler._writer.flush(0.05)
     for _ in range(taken):
         assert len(reader.readline()) == 1000
+    handler.flush()
     handler.emit(logging.LogRecord("x", logging.INFO, "x.py", 1, "\udcff again", (), None))
     assert reader.readline().startswith(b"3 log lines were dropped")
     assert reader.readline() == b"\\udcff again\n"
