@@ -1,7 +1,7 @@
 """Owns gunicorn's master as this service needs it: workers take seconds to get ready, and models may end them.
 
 - A reload (SIGHUP) replaces workers one by one, each once another one is ready. Where the new ones can serve nothing,
-  or the settings are no good, the old ones stay.
+  one of them dies before it is ready, or the settings are no good, the old ones stay.
 - A worker that ends unasked is replaced, whatever its exit code; only what happens before any model's code runs, or what
   the service itself says, ends the service. Whoever ends again and again is replaced later each time.
 - Which version was being loaded when a worker died is written on the board: no worker loads it again.
@@ -29,6 +29,7 @@ _log = logging.getLogger("layertap.service")
 
 _REPEATED_WITHIN_S = 60.0
 _LONGEST_PAUSE_S = 16.0
+_UNREADY = (Stage.BOOTING, Stage.LOADING, Stage.HOPELESS)
 
 
 class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
@@ -163,16 +164,23 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
             return
         if stage is Stage.LEAVING and code == 0:  # of its own will, as after --max-requests
             return
-        boot_error = code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR)
-        if stage is Stage.HOPELESS or (stage is Stage.BOOTING and boot_error):
-            if not self.board.anybody_ready():
-                raise HaltServer("a worker could not start", self.WORKER_BOOT_ERROR)
-            if self._by_age(lambda other: other.age <= self._outdated):
-                self._give_up_reload("a worker could not start")
+        boot_error = stage is Stage.BOOTING and code in (self.WORKER_BOOT_ERROR, self.APP_LOAD_ERROR)
+        if (stage is Stage.HOPELESS or boot_error) and not self.board.anybody_ready():
+            raise HaltServer("a worker could not start", self.WORKER_BOOT_ERROR)
         how = _ending(code)
         accused = [Accusation(name, version, mark, how) for name, version, mark in loading]
+        if stage in _UNREADY and self._is_reload_of_ready_ones(worker):
+            # The old ones may serve what this one could not, or have taken the memory that it lacked.
+            self.board.count_death()
+            self._give_up_reload(f"a new worker ended ({how}){_while_loading(accused)}")
+            return
         self._accusations.add(accused)
         self._replace(worker, how, accused)
+
+    def _is_reload_of_ready_ones(self, worker: Any) -> bool:
+        return worker.age > self._outdated and any(
+            map(_is_ready, self._by_age(lambda other: other.age <= self._outdated))
+        )
 
     def _replace(self, worker: Any, how: str, accused: list[Accusation]) -> None:
         """Has another worker take the place of one that ended unasked, at once or later."""
@@ -184,18 +192,22 @@ class PatientArbiter(Arbiter):  # type: ignore[misc]  # it publishes no types
             self._deaths.append(now)
             pause_s = min(2.0 ** (len(self._deaths) - 2), _LONGEST_PAUSE_S) if len(self._deaths) > 1 else 0.0
         self._not_before = max(self._not_before, now + pause_s)
-        loaded = ", ".join(f"'{each.name}' version {each.version}" for each in accused)
         _log.critical(
             "worker %d ended unasked (%s)%s; another one takes its place%s",
             worker.pid,
             how,
-            f" while it loaded {loaded}, which is not loaded again" if loaded else "",
+            f"{_while_loading(accused)}, which is not loaded again" if accused else "",
             f" in {pause_s:g} s, for it is number {len(self._deaths)} within a minute" if pause_s else "",
         )
 
 
 def _is_ready(worker: Any) -> bool:
     return bool(worker.slot.stage is Stage.READY)
+
+
+def _while_loading(accused: list[Accusation]) -> str:
+    loaded = ", ".join(f"'{each.name}' version {each.version}" for each in accused)
+    return f" while it loaded {loaded}" if loaded else ""
 
 
 def _ending(code: int) -> str:

@@ -1,6 +1,7 @@
 """Files that end the process which loads or computes them: the service lives, and serves the others."""
 
 import json
+import signal
 
 import keras
 import numpy as np
@@ -95,6 +96,19 @@ def test_a_file_that_ends_its_process_at_load_is_refused_and_the_others_are_serv
         assert mended.status == 200, mended.body
         assert service.post_rows("/predict?model=a-deadly", ROWS).status == 200
         assert service.workers() == workers
+
+
+def test_a_reload_that_ends_its_process_leaves_what_is_served(tmp_path, tmp_path_factory):
+    odd_models.copy_shipped("iris", tmp_path)
+    with serve(tmp_path, default_model="iris", cache_dir=tmp_path_factory.mktemp("cache")) as service:
+        service.until_ready()
+        workers = service.workers()
+        write(tmp_path / "a-deadly", _AT_LOAD.format(end="os._exit(3)"))
+        service.process.send_signal(signal.SIGHUP)
+        assert "'a-deadly' version 1" in service.until_logged("the reload is given up")
+        service.until(lambda: service.workers() == workers, "the old worker alone")
+        assert states(service) == {"iris": "ready"}
+        assert service.post_rows("/predict", IRIS).status == 200
 
 
 @pytest.mark.slow
