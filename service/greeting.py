@@ -23,8 +23,8 @@ def greet(runtime: Runtime, settings: Settings) -> None:
     _log.info("ready: %d models at %s (docs: %s/docs)", len(ready), address, address)
     if settings.workers > 1:
         _log.warning(
-            "workers = %d: /metrics tells of the one worker that answers the scrape, totals included, and "
-            "max_queue_rows holds for each",
+            "workers = %d: each holds a copy of the models, and max_queue_rows, max_connections and V2 statistics are "
+            "of each; while a model is replaced, some answer with the new version and some with the old one",
             settings.workers,
         )
     for line in examples(ready, address, settings.default_model):

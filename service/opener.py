@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from service.accusations import Loading, mark_of
 from service.cache.vault import Vault
 from service.cores import usable_cores
 from service.device import DeviceOptions, apply, foresee
 from service.engines import Engine
 from service.engines.choice import EngineOptions
+from service.footprints import version_footprint
 from service.repository import ModelEntry, ModelVersion
 from service.serving.reopening import ModelCache
 from service.serving.served import OpenedModel
@@ -37,17 +39,19 @@ class Opener:
     Args:
         settings: everything it is told.
         metrics: what is counted.
+        loading: notes what is being loaded, for whoever finds this process dead.
 
     Attributes:
         device: the device settings in force, for `/models`; filled by `start`.
         phases_s: how long TensorFlow took to import and set up, once it has been.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, loading: Loading) -> None:
         self.device: dict[str, Any] = {}
         self.phases_s: dict[str, float] = {}
         self._settings = settings
         self._metrics = metrics
+        self._loading = loading
         self._cache = ModelCache(_vault(settings))
         self._tensorflow = threading.Lock()
         self._set_up = False
@@ -107,14 +111,15 @@ class Opener:
         self._set_tensorflow_up()
         from service.serving.opening import open_tensorflow  # noqa: PLC0415 imports TensorFlow
 
-        return open_tensorflow(
-            entry,
-            version,
-            sha256,
-            buckets_to=self._buckets_to(entry),
-            on_trace=self._metrics.traces.labels(entry.name).inc,
-            on_padding=self._metrics.padding_rows.labels(entry.name).inc,
-        )
+        with self._loading.noted(entry.name, version.number, mark_of(version_footprint(entry, version))):
+            return open_tensorflow(
+                entry,
+                version,
+                sha256,
+                buckets_to=self._buckets_to(entry),
+                on_trace=self._metrics.traces.labels(entry.name).inc,
+                on_padding=self._metrics.padding_rows.labels(entry.name).inc,
+            )
 
     def _set_tensorflow_up(self) -> None:
         """Once per process; several threads may come.

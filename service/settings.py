@@ -32,6 +32,7 @@ _KUBERNETES = re.compile(
 _KUBERNETES_PORT = re.compile(r"(\w+_)?PORT")
 _KUBERNETES_URL = re.compile(r"(tcp|udp|sctp)://")
 
+_DRAIN_DELAY_S = 5.0  # until the endpoints of a Service have forgotten the container, everywhere
 _KERNELS = re.compile(r"(ONEDNN|DNNL|TF_ENABLE_ONEDNN)_")
 
 
@@ -129,6 +130,18 @@ class Settings:
         "how long what a refused client still sends is read and forgotten, so that it comes to read the refusal",
         low=0.1,
     )
+    drain_delay_s: float | None = setting(
+        None,
+        "when the service is told to stop: how long it says that it is not ready before it lets nobody in any more; "
+        "unset: 5 in Kubernetes, else 0",
+        low=0,
+    )
+    stop_timeout_s: float = setting(
+        28.0,
+        "how long a stop may take, drain_delay_s included; what is not answered by then gets 503. A second less than "
+        "what starts the service leaves it (Kubernetes: 30)",
+        low=1,
+    )
     max_connections: int | None = setting(
         None,
         "connections of one worker; those that are idle the longest go where there are more; unset: what the file "
@@ -173,6 +186,11 @@ class Settings:
     )
     fail_on_load_error: bool = setting(False, "stop the service when any model fails to load")
     log_format: str = setting("json", "one JSON object a line, or text", choices=("json", "text"))
+    max_log_bytes: int = setting(
+        4 * 2**20,
+        "log lines that may wait for whoever reads the log; more of them are dropped and counted",
+        low=1,
+    )
     access_log: str = setting(
         "errors", "which requests are logged: off, errors (5xx) or all", choices=("off", "errors", "all")
     )
@@ -215,6 +233,7 @@ def load_settings(
     if environ.get("PORT") and "bind" not in (flags or {}):
         host, _, _ = settings.bind.rpartition(":")
         settings = dataclasses.replace(settings, bind=f"{host}:{environ['PORT']}")
+    _check_stop(settings)
     _check_bind(settings.bind)
     _check_key(settings.admin_key)
     _check_hosts(settings.allowed_hosts)
@@ -233,6 +252,20 @@ def strange_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         for name in variables
         if name not in _NAMES
     ]
+
+
+def drain_delay_s(settings: Settings, environ: Mapping[str, str] | None = None) -> float:
+    """The setting `drain_delay_s`, or what it is where nobody has set it.
+
+    Args:
+        settings: those in force.
+        environ: the environment; `None` takes the process's.
+    """
+    if settings.drain_delay_s is not None:
+        return settings.drain_delay_s
+    environ = os.environ if environ is None else environ
+    in_kubernetes = environ.get("KUBERNETES_SERVICE_HOST")  # every container there has it
+    return min(_DRAIN_DELAY_S, settings.stop_timeout_s / 4) if in_kubernetes else 0.0
 
 
 def kernel_variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -293,6 +326,14 @@ def _is_of_kubernetes(name: str, value: str) -> bool:
     if _KUBERNETES_PORT.fullmatch(name) and _KUBERNETES_URL.match(value):
         return True  # of a setting's name, too: a service may be called like one that ends in `_port`
     return name.lower() not in _NAMES and _KUBERNETES.fullmatch(name) is not None
+
+
+def _check_stop(settings: Settings) -> None:
+    if settings.drain_delay_s is not None and settings.drain_delay_s >= settings.stop_timeout_s:
+        raise SettingsError(
+            f"Expected 'drain_delay_s' to be less than 'stop_timeout_s', {settings.stop_timeout_s:g}. "
+            f"Received: {settings.drain_delay_s:g}."
+        )
 
 
 def _check_bind(bind: str) -> None:

@@ -26,6 +26,7 @@ from prometheus_client import (
 )
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from service.log_lines import PatientHandler
 from service.reply_counts import ReplyCounts
 from service.stage_times import StageTimes
 from service.tensors import Timings
@@ -92,6 +93,12 @@ class Metrics:
         self.model_bytes = gauge("model_bytes", "Size of the model's file.", "model", "version")
         self._add_connections()
         self._add_memory()
+        self.dropped_log_lines = counter(
+            "dropped_log_lines_total", "Log lines that nobody took in time, see max_log_bytes."
+        )
+        self.lost_workers = gauge(
+            "lost_workers", "Workers that ended unasked since the service was started, and were replaced."
+        )
 
     def _add_connections(self) -> None:
         self.connections = self._gauge("connections", "Connections by what they wait for.", "phase")
@@ -123,6 +130,9 @@ class Telemetry:
 
     Args:
         access_log: `off`, `errors` (status 500 and above) or `all`.
+
+    Attributes:
+        gather: puts the metrics of other workers beside this one's; `None`: there are no others.
     """
 
     def __init__(self, access_log: str = "off") -> None:
@@ -132,6 +142,7 @@ class Telemetry:
         self._layers: dict[tuple[str, str], Any] = {}
         self._prefix = os.urandom(4).hex()
         self._numbers = itertools.count(1)
+        self.gather: Callable[[str, bool], str] | None = None
 
     def request_id(self, given: bytes | None) -> str:
         """The client's own id where it is short printable ASCII without spaces, else a new one."""
@@ -169,7 +180,12 @@ class Telemetry:
         child.inc()
 
     def render(self, *, openmetrics: bool = False) -> bytes:
-        """The exposition text, format 0.0.4 or that of OpenMetrics 1.0."""
+        """The exposition text, format 0.0.4 or that of OpenMetrics 1.0, of all workers."""
+        own = self.render_own(openmetrics=openmetrics)
+        return own if self.gather is None else self.gather(own.decode(), openmetrics).encode()
+
+    def render_own(self, *, openmetrics: bool = False) -> bytes:
+        """The same of this worker alone."""
         return (generate_openmetrics if openmetrics else generate_latest)(self.metrics.registry)
 
 
@@ -218,13 +234,14 @@ class _TextLines(logging.Formatter):
         return super().format(record) + tail
 
 
-def logging_config(log_format: str) -> dict[str, Any]:
-    """A `logging.config` dictionary that sends every log to standard error.
+def logging_config(log_format: str, max_log_bytes: int = 4 * 2**20) -> dict[str, Any]:
+    """A `logging.config` dictionary that sends every log to standard error, and has nobody wait for that.
 
     One line an event; as text, an exception's trace follows on lines of its own.
 
     Args:
         log_format: `json` or `text`.
+        max_log_bytes: of lines that may wait to be written.
     """
     formatter: dict[str, Any] = {"()": _JsonLines} if log_format == "json" else {
         "()": _TextLines, "format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S",
@@ -235,7 +252,12 @@ def logging_config(log_format: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": formatter},
         "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+            "stderr": {
+                "()": PatientHandler,
+                "formatter": "line",
+                "stream": "ext://sys.stderr",
+                "most_bytes": max_log_bytes,
+            }
         },
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         "loggers": {

@@ -6,6 +6,7 @@ after fork, so `/healthz` answers while they load; TensorFlow only where somethi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -17,17 +18,20 @@ from pathlib import Path
 from a2wsgi import WSGIMiddleware
 from flask import Flask
 
+from service.accusations import Loading
 from service.api.dialects import every_dialect
 from service.api.endpoint import Limits
 from service.api.native import NativeEndpoint
 from service.api.trust import Hosts
+from service.board import Stage, own_slot
 from service.cores import usable_cores
 from service.drivers.app import create_app
 from service.drivers.asgi import ExpressLane
 from service.drivers.hosts import NamedLane
 from service.drivers.limits import limits_of
-from service.errors import SettingsError
+from service.errors import ModelNotFound, NotReady, SettingsError
 from service.greeting import greet
+from service.log_lines import count_dropped
 from service.memory import Memory, memory_for_requests
 from service.opener import Opener
 from service.repository import scan
@@ -35,6 +39,7 @@ from service.scheduling.scheduler import BatchReport, Scheduler
 from service.serving.reloading import Reloader
 from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import ModelStatus, State
+from service.serving.together import Together
 from service.settings import Settings, load_settings, strange_variables
 from service.startup import process_age_s
 from service.telemetry import Telemetry
@@ -42,7 +47,7 @@ from service.threads import start_thread
 
 _log = logging.getLogger("layertap.service")
 
-_CANNOT_START = 3  # the exit code that makes gunicorn give up instead of forking the next worker
+_CANNOT_START = 3  # the exit code that gunicorn itself has for this
 
 
 class Service:
@@ -62,7 +67,7 @@ class Service:
         self._age_s: float | None = None
         self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
-        self._opener = Opener(settings, metrics)
+        self._opener = Opener(settings, metrics, loading := Loading(own_slot()))
         scheduler = Scheduler(
             max_queue_rows=settings.max_queue_rows,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
@@ -75,18 +80,14 @@ class Service:
             look,
             self._opener.open,
             scheduler,
-            RuntimeOptions(
-                default_model=settings.default_model,
-                max_batch_size=settings.max_batch_size,
-                max_compiled_outputs=settings.max_compiled_outputs,
-                request_timeout_s=settings.request_timeout_ms / 1000,
-                load_timeout_s=settings.load_timeout_s,
-                max_waiting_compilations=settings.max_waiting_compilations,
-            ),
+            _runtime_options(settings),
             self._model_changed,
             refused=lambda model: metrics.refused_compilations.labels(model).inc(),
             memory=_memory(settings, self.telemetry),
+            loading=loading,
+            everywhere=self._change_everywhere,
         )
+        self._together = self._join()
         self._reloader = Reloader(self.runtime, look, settings.poll_interval_s)
         self._publish_runtime()
         for status in self.runtime.models():
@@ -100,12 +101,20 @@ class Service:
         """Starts the engine thread, and the loading of models in the background."""
         self._age_s = process_age_s()
         self._scheduler.start()
+        self._tell_stage(Stage.LOADING)
+        if self._together is not None and self.settings.workers > 1:
+            self._together.start()
+            self.telemetry.gather = self._together.gather
         self._thread = start_thread(self._load, "layertap-loader")
 
-    def stop(self) -> None:
-        """Answers what waits, then stops."""
+    def retire(self) -> None:
+        """Says from now on that it is not ready; everything is still answered."""
+        self.runtime.retire()
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Answers what waits (`drain`) or refuses it, then stops."""
         self._reloader.stop()
-        self.runtime.stop(drain=True)
+        self.runtime.stop(drain=drain)
 
     def flask(self) -> Flask:
         """The Flask application over this service."""
@@ -145,20 +154,55 @@ class Service:
             self._opener.start()
         except SettingsError as error:
             _log.critical("%s", error.message)
-            _stop_service()
+            self._stop_service()
             return
         self.runtime.load()
+        self._leave_unloaded()
         failed = [status.name for status in self.runtime.models() if status.state is State.FAILED]
         if failed and settings.fail_on_load_error:
             _log.critical("stopping: fail_on_load_error is set and %s failed to load", ", ".join(failed))
-            _stop_service()
+            self._stop_service()
         elif self.runtime.ready:
             greet(self.runtime, settings)
             self._tell_phases()
         else:
             _log.error("not ready: no model could be loaded from %s", settings.models_dir)
+        self._tell_stage(Stage.READY if self.runtime.ready else Stage.USELESS)
         if settings.poll_interval_s:
             self._reloader.start()
+
+    def _join(self) -> Together | None:
+        """This worker among others, or after others; `None` where no master keeps a board."""
+        slot, settings, runtime = own_slot(), self.settings, self.runtime
+        if slot is None:
+            return None
+        within_s = settings.load_timeout_s + settings.request_timeout_ms / 1000
+
+        def own_metrics(openmetrics: bool) -> str:
+            return self.telemetry.render_own(openmetrics=openmetrics).decode()
+
+        return Together(slot, runtime.load_model, runtime.unload_model, own_metrics, within_s)
+
+    def _change_everywhere(self, change: str, name: str, here: Callable[[], ModelStatus]) -> ModelStatus:
+        return here() if self._together is None else self._together.change(change, name, here)
+
+    def _leave_unloaded(self) -> None:
+        """Takes out of service what was unloaded in the worker that had this one's place."""
+        for name in self._together.unloaded() if self._together is not None else ():
+            with contextlib.suppress(NotReady, ModelNotFound):
+                self.runtime.unload_model(name)
+
+    def _tell_stage(self, stage: Stage) -> None:
+        """Tells the other processes of the service, unless this one is about to leave."""
+        slot = own_slot()
+        if slot is not None and slot.stage < Stage.LEAVING:
+            slot.stage = stage
+
+    def _stop_service(self) -> None:
+        """Ends the whole service with an exit code that says so: its master takes this one for its own."""
+        self._tell_stage(Stage.HOPELESS)
+        logging.shutdown()
+        os._exit(_CANNOT_START)
 
     def _model_changed(self, status: ModelStatus) -> None:
         """Tells metrics and log what is served now."""
@@ -197,6 +241,10 @@ class Service:
         metrics.waiting_compilations.set_function(lambda: runtime.waiting_compilations)
         metrics.backlog.set_function(lambda: runtime.backlog_s)
         metrics.engine_alive.set_function(lambda: float(runtime.alive))
+        count_dropped(metrics.dropped_log_lines.inc)
+        slot = own_slot()
+        if slot is not None:
+            metrics.lost_workers.set_function(lambda: slot.board.deaths)
 
     def _publish_state(self, status: ModelStatus) -> None:
         for state in State:
@@ -225,6 +273,17 @@ def _service() -> Service:
     return Service(settings)
 
 
+def _runtime_options(settings: Settings) -> RuntimeOptions:
+    return RuntimeOptions(
+        default_model=settings.default_model,
+        max_batch_size=settings.max_batch_size,
+        max_compiled_outputs=settings.max_compiled_outputs,
+        request_timeout_s=settings.request_timeout_ms / 1000,
+        load_timeout_s=settings.load_timeout_s,
+        max_waiting_compilations=settings.max_waiting_compilations,
+    )
+
+
 def _batch_observer(telemetry: Telemetry) -> Callable[[BatchReport], None]:
     metrics = telemetry.metrics
 
@@ -251,11 +310,3 @@ def _replace_worker(error: BaseException) -> None:
     """The engine thread is dead: leave gracefully, so that replies go out and gunicorn forks a new worker."""
     _log.critical("the engine thread stopped; this worker ends", exc_info=error)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _stop_service() -> None:
-    """Ends the whole service with an exit code that says so: gunicorn takes this one of a worker for its own.
-
-    Source: `Arbiter.WORKER_BOOT_ERROR` and `reap_workers` in gunicorn/arbiter.py of gunicorn 27.0.1.
-    """
-    os._exit(_CANNOT_START)

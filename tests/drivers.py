@@ -426,8 +426,11 @@ class _Life:
     def start(self) -> None:
         """The runtime is loaded already."""
 
-    def stop(self) -> None:
-        self.runtime.stop()
+    def retire(self) -> None:
+        self.runtime.retire()
+
+    def stop(self, *, drain: bool = True) -> None:
+        self.runtime.stop(drain=drain)
 
 
 def pairs_of(headers: Headers) -> Iterable[tuple[str, str]]:

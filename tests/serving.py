@@ -93,6 +93,8 @@ class Service:
         self.port = port
         self._lines = []
         self._news = threading.Condition()
+        self._heeded = threading.Event()
+        self._heeded.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -155,6 +157,7 @@ class Service:
 
     def _read(self):
         for line in self.process.stderr:
+            self._heeded.wait()
             with self._news:
                 self._lines.append(line.rstrip("\n"))
                 self._news.notify_all()
@@ -163,6 +166,15 @@ class Service:
     def log(self):
         with self._news:
             return "\n".join(self._lines)
+
+    @contextlib.contextmanager
+    def unheard(self):
+        """Nobody reads the log, so that its pipe runs full."""
+        self._heeded.clear()
+        try:
+            yield
+        finally:
+            self._heeded.set()
 
     @property
     def records(self):

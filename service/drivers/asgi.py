@@ -56,8 +56,12 @@ class Lifespan(Protocol):
         """Begins to load; returns at once."""
         ...
 
-    def stop(self) -> None:
-        """Drains; returns when it is done."""
+    def retire(self) -> None:
+        """Says from now on that it is not ready; everything is still answered."""
+        ...
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Answers what waits (`drain`) or refuses it; returns when it is done."""
         ...
 
 
@@ -102,7 +106,7 @@ class ExpressLane:
         self._health = {"/healthz": catalog.healthz, "/readyz": catalog.readyz}
         self._rest = rest
         self._watch = watch
-        self._lifespan = lifespan
+        self.lifespan = lifespan
         self._max_body_bytes = max_body_bytes
         self.connection_limits = connection_limits
         self.small_body_bytes = min(SMALL_BODY_BYTES, max_body_bytes)
@@ -328,10 +332,10 @@ class ExpressLane:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._lifespan.start()
+                self.lifespan.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
-                await asyncio.get_running_loop().run_in_executor(None, self._lifespan.stop)
+                await asyncio.get_running_loop().run_in_executor(None, self.lifespan.stop)
                 self.aside.close()
                 self._printing.shutdown(wait=False)
                 await send({"type": "lifespan.shutdown.complete"})

@@ -114,7 +114,8 @@ class Connections(ServerState):
     Attributes:
         limits: as given.
         memory: as given.
-        draining: the server stops: what was sent is answered, and then connections end.
+        closing: connections end with the next reply.
+        draining: nobody new comes: what was sent is answered, and then connections end.
         date: the header line of every reply. Source: RFC 9110, section 6.6.1.
     """
 
@@ -126,6 +127,7 @@ class Connections(ServerState):
         self.memory = memory
         self._refusals = memory.refusals
         self._wants_memory = False
+        self.closing = False
         self.draining = False
         self.date = ""
         self._metrics = metrics
@@ -141,6 +143,7 @@ class Connections(ServerState):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next: asyncio.TimerHandle | None = None
         self._draining_since = 0.0
+        self._lively: set[Watched] = set()  # that have just sent something, when draining began
         self._ranked: deque[tuple[Watched, float | None]] = deque()
         self._ranked_at = self._told_at = float("-inf")
 
@@ -168,20 +171,27 @@ class Connections(ServerState):
     def lost(self, connection: Watched) -> None:
         """It is closed."""
         self.connections.discard(connection)
+        self._lively.discard(connection)
 
-    def drain(self) -> None:
-        """The server stops."""
-        if self._loop is None or self.draining:
+    def drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody new comes any more."""
+        if self.draining:
             return
-        self.draining = True
-        self._draining_since = self._loop.time()
+        self.closing = self.draining = True
+        self._draining_since = now = loop.time()
         for connection in self.connections:
-            connection.since = (
-                None  # what a client has just sent is read before its connection passes for idle
-            )
+            if connection.since is None or now - connection.since < self._every_s:
+                self._lively.add(connection)
+            # What a client has just sent is read before its connection passes for idle.
+            connection.since = None
         if self._next is not None:
             self._next.cancel()
             self._look()
+
+    def go_on(self) -> None:
+        """Somebody may come again, and connections last."""
+        self.closing = self.draining = False
+        self._lively.clear()
 
     def make_room(self, reason: str) -> bool:
         """Closes the connection that can best be spared; returns whether there was one."""
@@ -268,12 +278,25 @@ class Connections(ServerState):
         else:
             if moved != watch.moved:
                 watch.moved, watch.moved_at = moved, now
-            if self._is_over(phase, now - connection.since, now - watch.moved_at, moved - watch.first, now):
+            age_s, still_s = now - connection.since, now - watch.moved_at
+            if phase is Phase.IDLE:
+                over = age_s >= self._keep_alive_s(connection)
+            else:
+                over = self._is_over(phase, age_s, still_s, moved - watch.first, now)
+            if over:
                 self._end(connection, phase)
         return phase
 
+    def _keep_alive_s(self, connection: Watched) -> float:
+        """How long a connection may be idle now. Whoever was busy a moment ago may have sent what is not here yet."""
+        keep_s = self.limits.keep_alive_s
+        if self.draining:
+            return min(keep_s, _LAST_WORD_S) if connection in self._lively else 0.0
+        short = len(self.connections) > _SHORT * self.limits.max_connections
+        return min(keep_s, _SHORT_KEEP_ALIVE_S) if short else keep_s
+
     def _is_over(self, phase: Phase, age_s: float, still_s: float, moved: int, now: float) -> bool:
-        """Whether a connection has had its time.
+        """Whether a connection that is not idle has had its time.
 
         Args:
             phase: what it waits for.
@@ -284,10 +307,6 @@ class Connections(ServerState):
         """
         if phase is Phase.ANSWERING:
             return False
-        if phase is Phase.IDLE:
-            short = len(self.connections) > _SHORT * self.limits.max_connections
-            keep_s = self.limits.keep_alive_s
-            return self.draining or age_s >= (min(keep_s, _SHORT_KEEP_ALIVE_S) if short else keep_s)
         patience_s = self._patience_s[phase]
         if self.draining and now - self._draining_since >= patience_s:
             return True

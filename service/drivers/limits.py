@@ -7,7 +7,7 @@ import logging
 import resource
 from dataclasses import dataclass
 
-from service.settings import Settings
+from service.settings import Settings, drain_delay_s
 
 _log = logging.getLogger("layertap.connections")
 
@@ -32,12 +32,20 @@ class ConnectionLimits:
     max_head_bytes: int
     max_headers: int
     max_target_bytes: int
+    drain_delay_s: float
+    stop_timeout_s: float
 
 
 def limits_of(settings: Settings) -> ConnectionLimits:
     """The limits that the settings say; there are never more connections than file descriptors for them."""
     said = {field.name: getattr(settings, field.name) for field in dataclasses.fields(ConnectionLimits)}
-    return ConnectionLimits(**said | {"max_connections": _max_connections(settings.max_connections)})
+    return ConnectionLimits(
+        **said
+        | {
+            "max_connections": _max_connections(settings.max_connections),
+            "drain_delay_s": drain_delay_s(settings),
+        }
+    )
 
 
 def _max_connections(said: int | None) -> int:

@@ -111,10 +111,6 @@ class Protocol(RequestReader):
             self._state.memory.give_back(self._untaken)
             self._untaken = 0
 
-    def shutdown(self) -> None:
-        """From uvicorn: the server stops."""
-        self._state.drain()
-
     @property
     def phase(self) -> Phase:
         """What the connection waits for."""
@@ -288,7 +284,7 @@ class Protocol(RequestReader):
     def is_last(self, request: Incoming) -> bool:
         """Whether the connection ends with the reply to this request."""
         return not request.keep_alive or (
-            self._state.draining and not self._waiting and not self._held and self._reading is None
+            self._state.closing and not self._waiting and not self._held and self._reading is None
         )
 
     def lines(self, *, last: bool, old: bool) -> str:

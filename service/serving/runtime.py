@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from service.accusations import Loading
 from service.errors import DeadlineExceeded, NotReady
 from service.memory import Charge, Memory
 from service.scheduling.admission import Place
@@ -25,6 +26,8 @@ from service.statistics import Ledger, ModelStatistics
 from service.tensors import Activations, InferRequest, InferResult
 
 _WORTH_CHARGING = 2**20  # bytes of results; how many smaller ones there are is bounded by the queue
+
+Everywhere = Callable[[str, str, Callable[[], ModelStatus]], ModelStatus]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Runtime:
         changed: told about every new status of a model, on the loading thread.
         refused: told the model when one more function of it is refused, since too many wait to be compiled.
         memory: what all requests together may hold; `None`: as much as they like.
+        loading: notes what is being loaded, for whoever finds this process dead.
+        everywhere: does a change (`load` or `unload`) of a model, which it gets with what does it here, in all workers.
 
     Attributes:
         memory: as given.
@@ -69,10 +74,11 @@ class Runtime:
         *,
         refused: Callable[[str], object] = lambda _: None,
         memory: Memory | None = None,
+        loading: Loading | None = None,
+        everywhere: Everywhere = lambda _, __, here: here(),
     ) -> None:
         self.memory = memory or Memory()
-        self._scan = scan
-        self._entries = scan()
+        self._scan, self._entries = scan, scan()
         self._scheduler = scheduler
         self._options = options
         self.ledger = Ledger()
@@ -90,12 +96,14 @@ class Runtime:
             options.max_batch_size,
             options.max_compiled_outputs,
             options.load_timeout_s,
+            loading or Loading(None),
         )
         # A replaced version stays until the time of whoever was parsed for it is over.
         self._rollout = Rollout(
             self._shelf, workshop, scheduler, scan, changed=changed, linger_s=options.request_timeout_s
         )
-        self._stopping = False
+        self._everywhere = everywhere
+        self._stopping = self._retired = False
         self._settled = threading.Event()
         scheduler.listen(self._ran)
 
@@ -108,6 +116,10 @@ class Runtime:
                 self._rollout.load_all(self._entries)
         finally:
             self._settled.set()
+
+    def retire(self) -> None:
+        """Says from now on that it is not ready; everything is still answered."""
+        self._retired = True
 
     def stop(self, *, drain: bool = True) -> None:
         """Takes no new requests; answers what waits (`drain`) or refuses it."""
@@ -134,6 +146,7 @@ class Runtime:
             self.settled
             and self.alive
             and not self._stopping
+            and not self._retired
             and any(status.state is State.READY for status in self._shelf.models())
         )
 
@@ -233,6 +246,14 @@ class Runtime:
             NotReady: the service drains.
         """
         return self._rollout.unload(name, "unloaded")
+
+    def load_everywhere(self, name: str) -> ModelStatus:
+        """As `load_model`, in every worker of the service."""
+        return self._everywhere("load", name, partial(self.load_model, name))
+
+    def unload_everywhere(self, name: str) -> ModelStatus:
+        """As `unload_model`, in every worker of the service."""
+        return self._everywhere("unload", name, partial(self.unload_model, name))
 
     def forget_model(self, name: str) -> None:
         """Takes a model out of service whose files are gone, and no longer lists it.

@@ -7,9 +7,10 @@ import logging
 import time
 from dataclasses import dataclass
 
+from service.accusations import Loading, mark_of
 from service.engines import Engine
 from service.errors import LayertapError, LoadError
-from service.footprints import version_footprint
+from service.footprints import Footprint, version_footprint
 from service.images import image_input
 from service.layers import LayerIndex
 from service.model_config import ModelConfig
@@ -37,6 +38,7 @@ class Workshop:
         max_batch_size: rows of the largest batch, unless the model says otherwise.
         max_compiled_outputs: functions kept besides the warm ones.
         load_timeout_s: how long one version may take until it is reported failed.
+        loading: notes what is being loaded, and refuses what has ended a process.
     """
 
     open_model: OpenModel
@@ -46,6 +48,7 @@ class Workshop:
     max_batch_size: int
     max_compiled_outputs: int
     load_timeout_s: float
+    loading: Loading
 
     def load(self, entry: ModelEntry, before: ModelStatus) -> ModelStatus:
         """The model's status with the files as they are now; slow.
@@ -100,6 +103,12 @@ class Workshop:
         footprint = version_footprint(entry, version)  # before it is read: what changes meanwhile will differ
         if served is not None and served.footprint == footprint and _same_model(served.entry, entry):
             return dataclasses.replace(served, entry=entry)
+        with self.loading.noted(entry.name, version.number, mark_of(footprint)):
+            return self._make(entry, version, footprint, begun)
+
+    def _make(
+        self, entry: ModelEntry, version: ModelVersion, footprint: Footprint, begun: float
+    ) -> ServedModel:
         opened = self.open_model(entry, version)
         engine, config = opened.engine, entry.config
         offered = (

@@ -157,11 +157,11 @@ def test_a_dead_engine_answers_what_is_pending_and_its_worker_is_replaced(tmp_pa
 # -- several workers --------------------------------------------------------------------------------------
 
 
-def test_two_workers_serve_and_a_warning_says_what_their_metrics_tell(tmp_path):
+def test_two_workers_serve_and_a_warning_says_what_is_of_each(tmp_path):
     odd_models.copy_shipped("iris", tmp_path)
     with serve(tmp_path, workers=2, default_model="iris") as service:
         service.until_ready()
-        assert "/metrics tells of the one worker" in service.until_logged("workers = 2")
+        assert "are of each" in service.until_logged("workers = 2")
         served_by = set()
 
         def both_have_answered():

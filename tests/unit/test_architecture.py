@@ -15,9 +15,20 @@ ROOT = Path(__file__).parents[2]
 # A package stands for the modules in it that are not named themselves.
 LAYERS = {
     0: ["service", "errors"],
-    1: ["fields", "model_config", "settings", "startup", "syntax", "tensors", "threads"],
+    1: [
+        "board",
+        "fields",
+        "log_lines",
+        "model_config",
+        "settings",
+        "startup",
+        "syntax",
+        "tensors",
+        "threads",
+    ],
     2: [
         *["device", "cards", "cores", "memory"],
+        *["accusations", "peers", "worker_metrics"],
         *["telemetry", "pending", "reply_counts", "stage_times", "statistics"],
         *["images", "picture_structure", "preprocess"],
         *["payloads"],

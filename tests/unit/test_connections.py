@@ -221,7 +221,7 @@ def test_a_server_that_stops_waits_for_nobody_who_does_not_go_on(clock, connecti
     idle, new, head, body, sending, lingering, answering = come(connections, clock, *phases)
     trickling = come(connections, clock, Phase.BODY)[0]
     clock.pass_by(1)
-    connections.drain()
+    connections.drain(clock)
     assert idle.over is None  # what was just sent is still to be read
     clock.pass_by(0.2)
     assert idle.over == "closed"
@@ -234,6 +234,28 @@ def test_a_server_that_stops_waits_for_nobody_who_does_not_go_on(clock, connecti
     clock.pass_by(LIMITS.send_timeout_s, lambda: sending.move(10_000))
     assert sending.over == "cut off"
     assert answering.over is None
+
+
+def test_where_nobody_comes_any_more_who_was_just_busy_stays_for_a_moment(clock, connections):
+    long_idle, busy = come(connections, clock, Phase.IDLE, Phase.ANSWERING)
+    clock.pass_by(5)
+    busy.phase, busy.since = Phase.IDLE, None
+    connections.drain(clock)
+    clock.pass_by(0.5)
+    assert (long_idle.over, busy.over) == ("closed", None)
+    clock.pass_by(1)
+    assert busy.over == "closed"
+
+
+def test_connections_last_again_once_others_may_come(clock, connections):
+    (line,) = come(connections, clock, Phase.ANSWERING)
+    connections.drain(clock)
+    assert (connections.closing, connections.draining) == (True, True)
+    connections.go_on()
+    assert (connections.closing, connections.draining) == (False, False)
+    line.phase = Phase.IDLE
+    clock.pass_by(LIMITS.keep_alive_s - 2)
+    assert line.over is None
 
 
 def test_the_date_goes_with_the_clock_and_nobody_looks_where_nobody_is(clock, connections):

@@ -4,7 +4,7 @@ import typing
 import pytest
 
 from service.errors import SettingsError
-from service.settings import Settings, child_environ, load_settings, strange_variables
+from service.settings import Settings, child_environ, drain_delay_s, load_settings, strange_variables
 
 SAMPLES = {
     "models_dir": "elsewhere",
@@ -51,6 +51,25 @@ def test_every_setting_is_reached_from_the_environment(tmp_path, field):
     changed = {f.name for f in dataclasses.fields(Settings) if getattr(settings, f.name) != f.default}
     assert changed == {field.name}
     assert field.metadata["doc"]
+
+
+@pytest.mark.parametrize(
+    ("said", "environ", "delay_s"),
+    [
+        ({}, {}, 0.0),
+        ({}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, 5.0),
+        ({"stop_timeout_s": "8"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, 2.0),
+        ({"drain_delay_s": "0"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, 0.0),
+        ({"drain_delay_s": "7"}, {}, 7.0),
+    ],
+)
+def test_only_in_kubernetes_a_stop_waits_unless_it_is_told_to(tmp_path, said, environ, delay_s):
+    assert drain_delay_s(load(tmp_path, environ, said), environ) == delay_s
+
+
+def test_a_stop_cannot_wait_longer_than_it_may_take(tmp_path):
+    with pytest.raises(SettingsError, match="'drain_delay_s' to be less than 'stop_timeout_s'"):
+        load(tmp_path, flags={"drain_delay_s": "28"})
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Administration:
                     f"Expected a model that lies in the models folder, with its own model.toml. "
                     f"Received: the parameter {parameter[:80]!r}; nothing is uploaded."
                 )
-        status = runtime.load_model(name)
+        status = runtime.load_everywhere(name)
         return Reply(200, encode_json({"name": status.name, "load": True}))
 
     def unload(self, runtime: Runtime, name: str, request: HttpRequest) -> Reply:
@@ -85,7 +85,7 @@ class Administration:
             raise InvalidParameter(
                 f"Expected 'unload_dependents' to be true or false. Received: {kind(dependents)}."
             )
-        status = runtime.unload_model(name)
+        status = runtime.unload_everywhere(name)
         return Reply(200, encode_json({"name": status.name, "unload": True}))
 
     def _check(self, request: HttpRequest) -> None:
