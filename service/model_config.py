@@ -79,6 +79,12 @@ class ModelConfig:
         None, "overrides the service's precision", choices=("float32", "bfloat16")
     )
     max_batch_size: int | None = setting(None, "overrides the service's max_batch_size", low=1, high=65536)
+    engine_thread: str = setting(
+        "auto",
+        "own: a thread that computes for this model alone, so that no other waits for it; shared: takes turns with the "
+        "others; auto: own where TensorFlow serves it with Python code of its own, which may block",
+        choices=("auto", "own", "shared"),
+    )
     classes: tuple[str, ...] | str = setting(
         (),
         "class names, or a file with them; unset: classes.txt, classes.json or class_indices.json, if there",

@@ -67,7 +67,9 @@ class Settings:
         "TensorFlow: pad batches to 1, 2, 4, ... rows; auto: only where the device pays for every new size (a GPU)",
         choices=("auto", "on", "off"),
     )
-    max_queue_rows: int = setting(1024, "rows that may wait before new requests get 429", low=1)
+    max_queue_rows: int = setting(
+        1024, "rows of one model that may wait before new requests for it get 429", low=1
+    )
     cache_dir: str = setting(
         "~/.cache/layertap",
         "what a start worked out lies here for the next one, which then needs no TensorFlow; empty: nothing is kept",

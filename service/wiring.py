@@ -36,6 +36,7 @@ from service.memory import Memory, memory_for_requests
 from service.opener import Opener
 from service.repository import scan
 from service.scheduling.scheduler import BatchReport, Scheduler
+from service.scheduling.schedulers import Schedulers
 from service.serving.reloading import Reloader
 from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import ModelStatus, State
@@ -68,18 +69,19 @@ class Service:
         self._told: dict[str, dict[int, float]] = {}  # model -> version -> how long it took to load
         metrics = self.telemetry.metrics
         self._opener = Opener(settings, metrics, loading := Loading(own_slot()))
-        scheduler = Scheduler(
+        make = partial(
+            Scheduler,
             max_queue_rows=settings.max_queue_rows,
             max_batch_delay_s=settings.max_batch_delay_ms / 1000,
             observe=_batch_observer(self.telemetry),
             on_death=_replace_worker,
         )
-        self._scheduler = scheduler
+        self._schedulers = Schedulers(make(), make)
         look = partial(scan, Path(settings.models_dir))
         self.runtime = Runtime(
             look,
             self._opener.open,
-            scheduler,
+            self._schedulers,
             _runtime_options(settings),
             self._model_changed,
             refused=lambda model: metrics.refused_compilations.labels(model).inc(),
@@ -100,7 +102,7 @@ class Service:
     def start(self) -> None:
         """Starts the engine thread, and the loading of models in the background."""
         self._age_s = process_age_s()
-        self._scheduler.start()
+        self._schedulers.shared.start()
         self._tell_stage(Stage.LOADING)
         if self._together is not None and self.settings.workers > 1:
             self._together.start()

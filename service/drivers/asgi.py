@@ -31,7 +31,8 @@ from service.drivers.shedding import Refusals, Rounds
 from service.drivers.waiting import ClientGone, Desk, Receive, Waiting
 from service.errors import LayertapError, ServiceError
 from service.memory import Charge
-from service.serving.runtime import Runtime, result_of
+from service.serving.results import result_of
+from service.serving.runtime import Runtime
 from service.telemetry import UNKNOWN, Telemetry
 from service.tensors import InferRequest, InferResult
 

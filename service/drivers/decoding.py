@@ -18,7 +18,7 @@ from typing import Any
 
 from service.errors import QueueFull
 from service.scheduling.admission import Pace, retry_after_s
-from service.serving.runtime import deadline_error
+from service.serving.results import deadline_error
 
 _MOST_KINDS = 256
 

@@ -15,7 +15,7 @@ from service.api.weight import HeavyAfterAll
 from service.drivers.exchange import Exchange
 from service.drivers.waiting import Desk, Waiter
 from service.errors import ServiceError
-from service.serving.runtime import result_of
+from service.serving.results import result_of
 from service.tensors import InferResult
 
 _log = logging.getLogger("layertap.connections")

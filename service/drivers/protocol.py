@@ -211,7 +211,7 @@ class Protocol(RequestReader):
         """How a request is refused that is not worth reading; `None` for all others."""
         rounds = lane.rounds(self.loop)
         reading_s = rounds.read()
-        if not lane.refusals.is_late(reading_s, rounds.waited_s, self._url):
+        if not lane.refusals.is_late(reading_s, rounds.waited_s, self._url, named):
             return None
         rounds.refused()
         return partial(lane.refusals.refuse, endpoint, named, reading_s + rounds.waited_s, self._given_id())

@@ -106,8 +106,8 @@ class Refusals:
         self._ready: dict[tuple[str, int], bytes] = {}
         self._rejected = telemetry.metrics.rejected.labels(QueueFull.code)
 
-    def is_late(self, reading_s: float, waited_s: float, url: bytes) -> bool:
-        """Whether a request that is read now is not likely to be answered in time, or the queue is full.
+    def is_late(self, reading_s: float, waited_s: float, url: bytes, named: str | None) -> bool:
+        """Whether a request that is read now is not likely to be answered in time, or its model's queue is full.
 
         A limit in the body is not seen here.
 
@@ -115,8 +115,9 @@ class Refusals:
             reading_s: how long this round has been reading.
             waited_s: as `Rounds.waited_s`.
             url: path and query, raw.
+            named: the model that they name.
         """
-        if self._runtime.full:
+        if self._runtime.is_full(named):
             return True
         if reading_s < _NOTICEABLE_S:
             return False

@@ -10,6 +10,9 @@ elsewhere, instead of being computed too late. The estimate:
   engine has more to do than its functions.
 - A lane that nobody has measured counts nothing; there only the limit of rows holds.
 
+Models take turns by the engine's time (`queueing`), so before a request goes at most as much work of each other model as
+of its own.
+
 The rule: a lane's own work may be at most twice the room that all work leaves of `_FULL` of the request's time. A lane
 alone thus fills half of the time. Where one is full, a quarter of the time is still free, and another lane gets two
 thirds of that: no model's backlog shuts out another's. Source of the rule: Choudhury and Hahne, "Dynamic queue length
@@ -19,6 +22,7 @@ thresholds for shared-memory packet switches", IEEE/ACM Transactions on Networki
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from service.errors import QueueFull
 from service.scheduling.jobs import Lane
@@ -79,24 +83,27 @@ class Place:
 
     Attributes:
         held: whether it is still kept.
+        keeper: the scheduler that keeps it.
     """
 
-    __slots__ = ("held", "lane", "rows")
+    __slots__ = ("held", "keeper", "lane", "rows")
 
     def __init__(self, lane: Lane | None, rows: int) -> None:
         self.lane = lane
         self.rows = rows
         self.held = True
+        self.keeper: Any = None
 
 
 class Backlog:
     """The seconds of work before the engine; guarded by the scheduler's lock, as the queue that it belongs to."""
 
-    __slots__ = ("_estimated_s", "_pace", "_running", "_took_s", "_until", "_waiting_s")
+    __slots__ = ("_estimated_s", "_models_s", "_pace", "_running", "_took_s", "_until", "_waiting_s")
 
     def __init__(self) -> None:
         self._pace = Pace()
         self._waiting_s = 0.0  # as estimated, not stretched
+        self._models_s: dict[tuple[str, int], float] = {}  # the same by model, of those that have any
         self._running: Lane | None = None
         self._until = 0.0  # when the batch that runs should be over
         self._estimated_s = 0.0  # of that batch
@@ -109,6 +116,11 @@ class Backlog:
             rows = lane.waiting_rows + lane.coming_rows
             seconds = -(-rows // lane.max_batch_size) * price[0] + rows * price[1]
             self._waiting_s += seconds - lane.waiting_s
+            own_s = self._models_s.get(lane.label, 0.0) + seconds - lane.waiting_s
+            if own_s > _NOTHING_S:
+                self._models_s[lane.label] = own_s
+            else:
+                self._models_s.pop(lane.label, None)
             lane.waiting_s = seconds
 
     def began(self, lane: Lane, before_s: float, now: float) -> None:
@@ -186,6 +198,7 @@ class Backlog:
         if lane is not None and lane.price is not None:
             new_s = (rows // lane.max_batch_size * lane.price[0] + rows * lane.price[1]) * stretch
             own_s = lane.waiting_s * stretch * share
+            waiting_s = self._before_s(lane, new_s / stretch)
         all_s = max(self._running_s(now) + waiting_s * stretch * share + new_s, before[0])
         if all_s <= _ALONE * left_s:
             return
@@ -196,6 +209,13 @@ class Backlog:
                 f"{all_s:.3g} s of work.",
                 retry_after_s=retry_after_s(all_s),
             )
+
+    def _before_s(self, lane: Lane, new_s: float) -> float:
+        """What waits and goes before a new job of a lane that itself takes `new_s`, as estimated."""
+        model_s = self._models_s.get(lane.label, 0.0)
+        others = len(self._models_s) - (lane.label in self._models_s)
+        others_s = max(0.0, self._waiting_s - model_s)
+        return model_s + min(others_s, others * (model_s + new_s))
 
 
 def retry_after_s(wait_s: float) -> int:

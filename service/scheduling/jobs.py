@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from service.errors import InvalidInput, LayertapError, SettingsError
 from service.scheduling.costs import Cost
@@ -40,6 +40,7 @@ class Job:
     Attributes:
         outputs: output name -> (rows, *row shape), or `None`. Views of the batch's result where the job ran
             in one part.
+        keeper: the scheduler that it was submitted to.
         error: what it ended with instead, or `None`. One of the two is set before `done` is called.
         queue_s: seconds it waited, between its parts and in retried batches included.
         compute_s: seconds of the batches that it was part of.
@@ -56,6 +57,7 @@ class Job:
         "error",
         "finished",
         "inputs",
+        "keeper",
         "lane",
         "outputs",
         "priority",
@@ -96,6 +98,7 @@ class Job:
         self.request_id = request_id
         self.outputs: dict[str, Array] | None = None
         self.error: LayertapError | None = None
+        self.keeper: Any = None
         self.queue_s = 0.0
         self.compute_s = 0.0
         # From here on the scheduler's own. Rows before `stop` have been taken, [start, stop) is the part in

@@ -4,8 +4,11 @@ A plain data structure: no thread, no lock, no clock of its own. `service.schedu
 
 The rules:
 
-- Among the lanes that are due, the one whose first job has the highest priority is next; among equals, the one
-  whose first job has waited longest for its turn.
+- Among the lanes that are due, the one whose first job has the highest priority is next; among equals, one of the
+  model that has had the least of the engine's time; of its lanes, the one whose first job has waited longest.
+- A model is charged the seconds of its batches. One that had nothing to do is brought up to the model whose turn came
+  last, so that nobody saves time up. Source: start-time fair queuing, Goyal, Vin and Cheng, "Start-time fair queueing",
+  IEEE/ACM Transactions on Networking 5(5), 1997.
 - Its jobs join in order of priority and then of arrival until the batch holds `max_batch_size` rows. A job whose rows have another shape than
   the first one's stays where it is.
 - A job that does not fit is split. A rest of at most one batch keeps its place, so that jobs of ordinary size
@@ -16,7 +19,7 @@ The rules:
 - Late jobs leave when a batch is formed and never reach the model.
 - Lanes of one family may share a batch: where it has room left and all rows of another lane fit, that lane's family
   says whether some function had better compute them too (`families`). They then go before their turn.
-- A job comes in while fewer rows wait than `max_rows`, so that memory is bounded, and while it is likely to be
+- A job comes in while fewer rows of its model wait than `max_rows`, and while it is likely to be
   answered in time (`admission`).
 - Those that wait for functions of one model that have still to be made leave a sixteenth of the rows free, so that
   jobs of others come in meanwhile.
@@ -33,6 +36,7 @@ from service.scheduling.admission import Backlog, Place, retry_after_s
 from service.scheduling.batch import Batch
 from service.scheduling.jobs import MIDDLE_PRIORITY, Family, Job, Lane
 
+_MOST_MODELS = 1024  # whose charges are kept
 _LEFT_FREE = (
     16  # of the rows that may wait, the part that is left by those who wait for one model's functions
 )
@@ -50,7 +54,20 @@ class JobQueue:
         backlog: how long that takes.
     """
 
-    __slots__ = ("_coming_rows", "_delay_s", "_lanes", "_max_rows", "_ranks", "_tickets", "backlog", "rows")
+    __slots__ = (
+        *(
+            "_charged_s",
+            "_coming_rows",
+            "_delay_s",
+            "_lanes",
+            "_max_rows",
+            "_models",
+            "_nameless",
+            "_ran",
+            "_ranks",
+        ),
+        *("_reached_s", "_tickets", "backlog", "rows"),
+    )
 
     def __init__(self, max_rows: int, delay_s: float) -> None:
         self._max_rows = max_rows
@@ -59,13 +76,22 @@ class JobQueue:
         self._tickets = 0
         self._ranks: dict[int, int] = {}  # priority -> rows that wait, without those of the middle one
         self._coming_rows = 0
+        self._models: dict[tuple[str, int], int] = {}  # model -> rows that wait or come, if any
+        self._nameless = 0  # rows that come for nobody knows which lane: they count for every model
+        self._charged_s: dict[tuple[str, int], float] = {}  # model -> engine seconds
+        self._reached_s = 0.0  # what the model had been charged whose turn came last
+        self._ran: tuple[tuple[str, int], float] | None = None
         self.rows = 0
         self.backlog = Backlog()
 
     @property
-    def full(self) -> bool:
-        """Whether no row more is taken."""
+    def crowded(self) -> bool:
+        """Whether so many rows wait and come that some model may take no more."""
         return self.rows + self._coming_rows >= self._max_rows
+
+    def is_full(self, model: tuple[str, int]) -> bool:
+        """Whether a model takes no row more: others do, whose turn comes all the same."""
+        return self.crowded and self._models.get(model, 0) + self._nameless >= self._max_rows
 
     def book(
         self, lane: Lane | None, rows: int, deadline: float, now: float, before: tuple[float, float]
@@ -75,11 +101,14 @@ class JobQueue:
         Raises:
             QueueFull: it is not likely to be answered in time, or too many rows wait and come.
         """
-        if self.full:
-            raise self._full(now)
+        if lane is not None and self.is_full(lane.label):
+            raise self._full(lane, now)
         self.backlog.check(lane, rows, deadline, now, before=before)
-        if lane is not None:
+        if lane is None:
+            self._nameless += rows
+        else:
             lane.coming_rows += rows
+            self._count_model(lane, rows)
             self.backlog.change(lane)
         self._coming_rows += rows
         return Place(lane, rows)
@@ -89,8 +118,11 @@ class JobQueue:
         if not place.held:
             return
         place.held = False
-        if place.lane is not None:
+        if place.lane is None:
+            self._nameless -= place.rows
+        else:
             place.lane.coming_rows -= place.rows
+            self._count_model(place.lane, -place.rows)
             self.backlog.change(place.lane)
         self._coming_rows -= place.rows
 
@@ -109,8 +141,8 @@ class JobQueue:
         if place is not None:
             self.leave(place)
         if place is None or job.rows > place.rows:
-            if self.full:
-                raise self._full(now)
+            if self.is_full(lane.label):
+                raise self._full(lane, now)
             self.backlog.check(lane, job.rows, job.deadline, now, share=self._share(job.priority))
         if (refusal := self._refuse_closed(lane, now)) is not None:
             raise refusal
@@ -138,6 +170,9 @@ class JobQueue:
         first = not lane.busy
         if first:
             self._lanes[lane] = None
+            charged_s = self._charged_s.get(lane.label, 0.0)
+            if charged_s < self._reached_s:
+                self._charged_s[lane.label] = self._reached_s
         lane.put(job)
         self._count(lane, job, job.rows)
         self.backlog.change(lane)
@@ -189,8 +224,9 @@ class JobQueue:
             within_s: how long the batch may take, judged by those before it; one that nobody knows is too long.
         """
         self.backlog.settle()
+        self._charge()
         due = [lane for lane in self._open_lanes() if self._due(lane, hurry) <= now]
-        lane = min(due, key=_turn, default=None)
+        lane = min(due, key=self._turn, default=None)
         if lane is None or lane.run is None or not _is_quick(lane, within_s):
             return None
         before_s = self.backlog.estimated_s
@@ -199,8 +235,29 @@ class JobQueue:
         if lane.family is not None and self._lanes and jobs:
             batch = self._with_company(batch, lane.family, now)
         if jobs:
+            self._reached_s = self._charged_s.get(lane.label, 0.0)
             self.backlog.began(batch.lane, before_s, now)
         return batch
+
+    def ran(self, lane: Lane, seconds: float) -> None:
+        """On the engine thread, without the lock: a batch of this lane took so long, whatever came of it."""
+        self._ran = lane.label, seconds
+
+    def _charge(self) -> None:
+        """Charges the model whose batch ran last."""
+        if self._ran is None:
+            return
+        model, seconds = self._ran
+        self._ran = None
+        if len(self._charged_s) >= _MOST_MODELS and model not in self._charged_s:
+            self._charged_s = {
+                name: spent for name, spent in self._charged_s.items() if spent > self._reached_s
+            }
+        self._charged_s[model] = self._charged_s.get(model, self._reached_s) + seconds
+
+    def _turn(self, lane: Lane) -> tuple[int, float, int]:
+        first = next(lane.waiting())
+        return first.priority, self._charged_s.get(lane.label, 0.0), first.ticket
 
     def _with_company(self, batch: Batch, family: Family, now: float) -> Batch:
         """The batch, joined by the jobs of its family's lanes that are better off with it."""
@@ -210,7 +267,7 @@ class JobQueue:
         relatives = [
             other for other in self._open_lanes() if other.family is family and other is not function
         ]
-        for other in sorted(relatives, key=_turn):
+        for other in sorted(relatives, key=self._turn):
             more = other.waiting_rows
             if rows + more > function.max_batch_size or not _all_like(batch.jobs[0], other):
                 continue
@@ -233,10 +290,10 @@ class JobQueue:
         self._forget_if_empty(lane)
         return jobs, late
 
-    def _full(self, now: float) -> QueueFull:
+    def _full(self, lane: Lane, now: float) -> QueueFull:
         return QueueFull(
             f"Expected fewer than {self._max_rows} waiting rows (max_queue_rows). "
-            f"Received: {self.rows + self._coming_rows}.",
+            f"Received: {self._models.get(lane.label, 0)}.",
             retry_after_s=retry_after_s(self.backlog.seconds(now)),
         )
 
@@ -269,8 +326,17 @@ class JobQueue:
             lane.put_back(job)
             self._tickets = job.ticket = self._tickets + 1
 
+    def _count_model(self, lane: Lane, rows: int) -> None:
+        """Counts rows of a model that come or wait, or fewer than none for those that leave."""
+        own = self._models.get(lane.label, 0) + rows
+        if own:
+            self._models[lane.label] = own
+        else:
+            self._models.pop(lane.label, None)
+
     def _count(self, lane: Lane, job: Job, rows: int) -> None:
         """Counts rows of a job that come to wait, or fewer than none for those that leave."""
+        self._count_model(lane, rows)
         lane.waiting_rows += rows
         self.rows += rows
         priority = job.priority
@@ -290,11 +356,6 @@ def _is_quick(lane: Lane, within_s: float) -> bool:
         return True
     seconds = lane.cost.at_best(min(lane.waiting_rows, lane.max_batch_size))
     return seconds is not None and seconds <= within_s
-
-
-def _turn(lane: Lane) -> tuple[int, int]:
-    first = next(lane.waiting())
-    return first.priority, first.ticket
 
 
 def _all_like(job: Job, lane: Lane) -> bool:

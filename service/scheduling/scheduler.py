@@ -40,7 +40,7 @@ class Scheduler:
     """Forms batches from jobs and runs them, on its own thread or by hand with `step`.
 
     Args:
-        max_queue_rows: no job is taken while this many rows wait; a large job may overshoot it.
+        max_queue_rows: no job is taken while this many rows of its model wait; a large job may overshoot it.
         max_batch_delay_s: how long a batch that is not full waits for company.
         clock: seconds that only grow; deadlines are in its terms.
         observe: told about every batch that ran, after the callbacks of its jobs.
@@ -112,9 +112,13 @@ class Scheduler:
         return self._queue.rows
 
     @property
-    def full(self) -> bool:
-        """Whether too many rows wait for another to come in; true only for a moment, as nobody is held up for it."""
-        return self._queue.full
+    def crowded(self) -> bool:
+        """Whether some model may take no more; true only for a moment, as nobody is held up for it."""
+        return self._queue.crowded
+
+    def is_full(self, model: tuple[str, int]) -> bool:
+        """Whether a model, its name and version, takes no more; for a moment, too."""
+        return self._queue.is_full(model)
 
     @property
     def backlog_s(self) -> float:
@@ -137,7 +141,9 @@ class Scheduler:
         """
         now = self._clock()
         with self._lock:
-            return self._queue.book(lane, rows, deadline, now, before)
+            place = self._queue.book(lane, rows, deadline, now, before)
+        place.keeper = self
+        return place
 
     def leave(self, place: Place) -> None:
         """Gives a place back whose job will not come; does nothing where one has come."""
@@ -160,6 +166,10 @@ class Scheduler:
             LayertapError: what the lane failed with.
         """
         now = self._clock()
+        if place is not None and place.keeper is not self:  # which model it would be was not known then
+            place.keeper.leave(place)
+            place = None
+        job.keeper = self
         with self._lock:
             if self._stopping or self._dead or lane.error is not None:
                 if place is not None:
@@ -267,13 +277,15 @@ class Scheduler:
                 job.fail(DeadlineExceeded("The request's time ran out while it waited; see timeout_ms."))
             if batch.jobs:
                 report = run_batch(batch, self._clock, self._claim, self._defer)
+                self._queue.ran(batch.lane, report.seconds)
                 if not report.failed and report.passes:
                     batch.lane.cost.measured(*report.passes[0])
                     self._queue.backlog.measured(report.seconds)
                 self._report(report)
             self._running, self._running_lane = (), None
             if self._draining:
-                self._tell_drained()
+                with self._lock:
+                    self._left.notify_all()
         except BaseException as error:
             self._die(error)
             raise
@@ -337,10 +349,6 @@ class Scheduler:
 
     def _in_use(self, lanes: Collection[Lane]) -> bool:
         return self._running_lane in lanes or any(lane.busy for lane in lanes)
-
-    def _tell_drained(self) -> None:
-        with self._lock:
-            self._left.notify_all()
 
     def _claim(self, jobs: Iterable[Job]) -> list[Job]:
         """Those of `jobs` that nobody has ended yet, now the caller's to end; none of them waits any more."""

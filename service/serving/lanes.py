@@ -60,7 +60,7 @@ class LaneCache:
         self._name = f"{label[0]}/{label[1]}"
         self._engine: Engine | None = engine
         self._row_bytes = {layer.path: layer.row_bytes or 0 for layer in engine.spec.layers}
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._compiler = compiler
         self._reserves = reserves
         self._max_batch_size = max_batch_size
@@ -80,7 +80,7 @@ class LaneCache:
         """
         function = self._open_engine().compile(outputs)
         self._warm[outputs] = self._new_lane(outputs)
-        self._scheduler.open(self._warm[outputs], function.run)
+        self.scheduler.open(self._warm[outputs], function.run)
 
     def lane(self, outputs: tuple[str, ...]) -> Lane:
         """The lane for a set of outputs; a closed one, being compiled, where there was none.
@@ -117,7 +117,7 @@ class LaneCache:
             return
         engine = self._engine
         if engine is None:
-            self._scheduler.fail(lane, self._closed())
+            self.scheduler.fail(lane, self._closed())
             return
         making = Making(
             partial(self._compile, engine, lane), partial(_is_wanted, lane), partial(self._uncompiled, lane)
@@ -225,7 +225,7 @@ class LaneCache:
                 outputs, dropped = self._cold.popitem(last=False)  # jobs that wait in it keep it alive
                 self._reserve.pop(outputs, None)
                 self._family.leave(dropped)
-        self._scheduler.open(lane, function.run)
+        self.scheduler.open(lane, function.run)
 
     def _uncompiled(self, lane: Lane, error: TimeoutError | None) -> None:
         if error is None:  # nobody waits; a job that has just found the lane asks for its function by itself
@@ -236,7 +236,7 @@ class LaneCache:
 
     def _give_up(self, lane: Lane, error: LayertapError) -> None:
         self._forget(lane)
-        self._scheduler.fail(lane, error)
+        self.scheduler.fail(lane, error)
 
     def _forget(self, lane: Lane) -> None:
         with self._lock:
@@ -249,14 +249,14 @@ class LaneCache:
             run = make()
         except BaseException as error:  # noqa: BLE001 whoever waits is told, and whoever comes later
             _log.exception("%s: the function in reserve could not be made", lane.name)
-            self._scheduler.fail(lane, _unmade(f"{error}"))
+            self.scheduler.fail(lane, _unmade(f"{error}"))
         else:
-            self._scheduler.open(lane, run)
+            self.scheduler.open(lane, run)
 
     def _reserve_unmade(self, lane: Lane, error: TimeoutError | None) -> None:
         if error is not None:
             _log.error("%s: the function in reserve took longer than load_timeout_s", lane.name)
-            self._scheduler.fail(lane, _unmade("it took longer than load_timeout_s."))
+            self.scheduler.fail(lane, _unmade("it took longer than load_timeout_s."))
 
 
 def _is_wanted(lane: Lane) -> bool:

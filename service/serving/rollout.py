@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from service.errors import ModelLoadFailed, NotReady, RepositoryError
 from service.repository import ModelEntry
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.schedulers import Schedulers
 from service.serving.errands import Errands
 from service.serving.served import ModelStatus, ServedModel, State
 from service.serving.shelf import Shelf, load_failed, unknown_model
@@ -39,7 +39,7 @@ class Rollout:
     Args:
         shelf: what is served.
         workshop: makes served models.
-        scheduler: has the jobs of a model that is unloaded.
+        schedulers: have the jobs of a model that is unloaded.
         scan: what lies in the models folder now.
         changed: told about every new status of a model, on the loading thread.
         linger_s: how long a replaced version stays for requests that were read for it.
@@ -49,7 +49,7 @@ class Rollout:
         self,
         shelf: Shelf,
         workshop: Workshop,
-        scheduler: Scheduler,
+        schedulers: Schedulers,
         scan: Scan,
         *,
         changed: Callable[[ModelStatus], None],
@@ -57,7 +57,7 @@ class Rollout:
     ) -> None:
         self._shelf = shelf
         self._workshop = workshop
-        self._scheduler = scheduler
+        self._schedulers = schedulers
         self._scan = scan
         self._changed = changed
         self._linger_s = linger_s
@@ -139,7 +139,8 @@ class Rollout:
             return before
         going = tuple(before.versions.values())
         self._publish(ModelStatus(name, State.UNLOADING, moving=tuple(before.versions), reason=reason))
-        self._scheduler.drain({lane for served in going for lane in served.lanes.lanes}, self._linger_s)
+        for served in going:
+            served.lanes.scheduler.drain(set(served.lanes.lanes), self._linger_s)
         status = ModelStatus(name, State.UNAVAILABLE, reason=reason)
         self._publish(status)
         if going:
@@ -163,7 +164,11 @@ class Rollout:
     # -- what is no longer served -------------------------------------------------------------------------
 
     def _let_go(self, models: Iterable[ServedModel]) -> None:
-        self._collect([served.lanes.close() for served in models], _TRIES)
+        models = list(models)
+        engines = [served.lanes.close() for served in models]
+        for served in models:
+            self._schedulers.let_go(served.lanes.scheduler)
+        self._collect(engines, _TRIES)
 
     def _collect(self, engines: Sequence[Callable[[], object | None]], tries: int) -> None:
         """Frees what engines held; again later, where one of them still runs or compiles something."""

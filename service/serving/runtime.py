@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.accusations import Loading
-from service.errors import DeadlineExceeded, NotReady
+from service.errors import NotReady
 from service.memory import Charge, Memory
 from service.scheduling.admission import Place
 from service.scheduling.scheduler import BatchReport, Job, Scheduler
+from service.scheduling.schedulers import Schedulers
 from service.serving.compiling import Compiler
+from service.serving.results import deadline_error, result_of
 from service.serving.rollout import Rollout, Scan
 from service.serving.served import IndexedVersion, ModelStatus, OpenModel, ServedModel, State
 from service.serving.shelf import Shelf
@@ -48,7 +50,7 @@ class Runtime:
     Args:
         scan: what lies in the models folder now; called once here, and again whenever it may have changed.
         open_model: loads one version; called on the loading thread.
-        scheduler: runs the batches.
+        scheduler: runs the batches; or several do.
         options: limits and defaults.
         changed: told about every new status of a model, on the loading thread.
         refused: told the model when one more function of it is refused, since too many wait to be compiled.
@@ -68,7 +70,7 @@ class Runtime:
         self,
         scan: Scan,
         open_model: OpenModel,
-        scheduler: Scheduler,
+        scheduler: Scheduler | Schedulers,
         options: RuntimeOptions,
         changed: Callable[[ModelStatus], None] = lambda _: None,
         *,
@@ -79,18 +81,15 @@ class Runtime:
     ) -> None:
         self.memory = memory or Memory()
         self._scan, self._entries = scan, scan()
-        self._scheduler = scheduler
+        self._schedulers = schedulers = Schedulers.of(scheduler)
+        self._scheduler = schedulers.shared
         self._options = options
         self.ledger = Ledger()
         self._shelf = Shelf([entry.name for entry in self._entries], options.default_model)
-        compiler = partial(
-            Compiler, max_waiting=options.max_waiting_compilations, limit_s=options.load_timeout_s
-        )
-        self._compiler = compiler("layertap-compiler", refused=refused)
-        self._reserves = compiler("layertap-reserve")
+        self._compiler, self._reserves = _compilers(options, refused)
         workshop = Workshop(
             open_model,
-            scheduler,
+            schedulers,
             self._compiler,
             self._reserves,
             options.max_batch_size,
@@ -100,12 +99,12 @@ class Runtime:
         )
         # A replaced version stays until the time of whoever was parsed for it is over.
         self._rollout = Rollout(
-            self._shelf, workshop, scheduler, scan, changed=changed, linger_s=options.request_timeout_s
+            self._shelf, workshop, schedulers, scan, changed=changed, linger_s=options.request_timeout_s
         )
         self._everywhere = everywhere
         self._stopping = self._retired = False
         self._settled = threading.Event()
-        scheduler.listen(self._ran)
+        schedulers.listen(self._ran)
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -127,12 +126,12 @@ class Runtime:
         self._rollout.stop()
         self._compiler.stop()
         self._reserves.stop()
-        self._scheduler.stop(drain=drain)
+        self._schedulers.stop(drain=drain)
 
     @property
     def alive(self) -> bool:
-        """Whether the engine thread runs; where it does not, the worker must be replaced."""
-        return self._scheduler.alive
+        """Whether the engine threads run; where one does not, the worker must be replaced."""
+        return self._schedulers.alive
 
     @property
     def settled(self) -> bool:
@@ -158,22 +157,24 @@ class Runtime:
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue now."""
-        return self._scheduler.waiting_rows
+        return self._schedulers.waiting_rows
 
     @property
     def waiting_compilations(self) -> int:
         """Functions that wait to be compiled."""
         return self._compiler.waiting
 
-    @property
-    def full(self) -> bool:
-        """Whether every request would be refused now, since too many rows wait."""
-        return self._scheduler.full
+    def is_full(self, named: str | None) -> bool:
+        """Whether a request for a model would be refused now, since too many of its rows wait; name as `resolve`."""
+        if not self._scheduler.crowded:  # those of one model alone judge by themselves
+            return False
+        served = self._shelf.latest(named)
+        return served is not None and served.lanes.scheduler.is_full((served.name, served.version))
 
     @property
     def backlog_s(self) -> float:
         """How long it is likely to take until all is answered that waits or runs."""
-        return self._scheduler.backlog_s
+        return self._schedulers.backlog_s
 
     # -- models -------------------------------------------------------------------------------------------
 
@@ -298,7 +299,9 @@ class Runtime:
         needed = request.rows * lane.row_bytes
         if needed > _WORTH_CHARGING or served.activations is not None:
             self._charge(request, served.activations, needed)
-        self._scheduler.submit(lane, job, rouse=rouse, place=place)
+        scheduler = served.lanes.scheduler
+        rouse = rouse or scheduler is not self._scheduler  # `run_quick` is for the shared one
+        scheduler.submit(lane, job, rouse=rouse, place=place)
         return job
 
     def _charge(self, request: InferRequest, activations: Activations | None, needed: int) -> None:
@@ -338,17 +341,18 @@ class Runtime:
         Raises:
             QueueFull: it is not likely to be answered in time; says when to come back.
         """
-        lane = served.lanes.known(outputs) if served is not None else None
-        return self._scheduler.book(lane, 1, deadline, before)
+        if served is None:
+            return self._scheduler.book(None, 1, deadline, before)
+        return served.lanes.scheduler.book(served.lanes.known(outputs), 1, deadline, before)
 
     def leave(self, place: Place) -> None:
         """Gives a place back, unless its request was queued."""
         if place.held:
-            self._scheduler.leave(place)
+            place.keeper.leave(place)
 
     def listen(self, observe: Callable[[BatchReport], None]) -> None:
         """Tells one more listener, on the engine thread, about every batch after its jobs were told."""
-        self._scheduler.listen(observe)
+        self._schedulers.listen(observe)
 
     def _ran(self, report: BatchReport) -> None:
         model, version = report.label
@@ -364,11 +368,11 @@ class Runtime:
 
     def abandon(self, job: Job) -> None:
         """The client has gone: the job does not run unless its batch has begun."""
-        self._scheduler.cancel(job)
+        job.keeper.cancel(job)
 
     def expire(self, job: Job) -> None:
         """The request's time is over: `done` is called with DeadlineExceeded unless the job is finished."""
-        self._scheduler.cancel(job, deadline_error())
+        job.keeper.cancel(job, deadline_error())
 
     def infer(self, request: InferRequest, begun: float | None = None) -> InferResult:
         """Runs a request and waits for it; arguments as `submit`.
@@ -384,19 +388,7 @@ class Runtime:
         return result_of(job)
 
 
-def deadline_error() -> DeadlineExceeded:
-    """The error of a request whose time ran out."""
-    return DeadlineExceeded("The request's time ran out before its reply was there; see timeout_ms.")
-
-
-def result_of(job: Job) -> InferResult:
-    """A finished job's result.
-
-    Raises:
-        LayertapError: what the job ended with.
-    """
-    if job.error is not None:
-        raise job.error
-    if job.outputs is None:
-        raise NotReady("The request was abandoned.")
-    return InferResult(job.outputs, job.queue_s, job.compute_s)
+def _compilers(options: RuntimeOptions, refused: Callable[[str], object]) -> tuple[Compiler, Compiler]:
+    """What makes functions that nobody warmed, and what makes those in reserve, which takes longer."""
+    compiler = partial(Compiler, max_waiting=options.max_waiting_compilations, limit_s=options.load_timeout_s)
+    return compiler("layertap-compiler", refused=refused), compiler("layertap-reserve")

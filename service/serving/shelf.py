@@ -55,6 +55,11 @@ class Shelf:
         except (ModelNotFound, ModelRequired):
             return None
 
+    def latest(self, name: str | None) -> ServedModel | None:
+        """The highest version of a model that is served, if any; name as `resolve`."""
+        label = self.label(name)
+        return None if label is None else self._models[label].latest
+
     def status(self, name: str) -> ModelStatus:
         """One model's status.
 

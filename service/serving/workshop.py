@@ -16,6 +16,7 @@ from service.layers import LayerIndex
 from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.scheduler import Scheduler
+from service.scheduling.schedulers import Schedulers
 from service.serving.compiling import Compiler
 from service.serving.errands import run_within
 from service.serving.lanes import LaneCache
@@ -32,7 +33,7 @@ class Workshop:
 
     Args:
         open_model: loads one version of one model.
-        scheduler: runs its batches.
+        schedulers: run its batches.
         compiler: makes functions off the engine thread.
         reserves: makes those that only some rows need, which takes longer.
         max_batch_size: rows of the largest batch, unless the model says otherwise.
@@ -42,7 +43,7 @@ class Workshop:
     """
 
     open_model: OpenModel
-    scheduler: Scheduler
+    schedulers: Schedulers
     compiler: Compiler
     reserves: Compiler
     max_batch_size: int
@@ -139,10 +140,26 @@ class Workshop:
     def _warm_lanes(
         self, entry: ModelEntry, version: ModelVersion, engine: Engine, layers: LayerIndex
     ) -> LaneCache:
+        schedulers = self.schedulers
+        scheduler = schedulers.own() if _may_block(entry, engine) else schedulers.shared
+        try:
+            return self._warmed(entry, version, engine, layers, scheduler)
+        except BaseException:
+            schedulers.let_go(scheduler)
+            raise
+
+    def _warmed(
+        self,
+        entry: ModelEntry,
+        version: ModelVersion,
+        engine: Engine,
+        layers: LayerIndex,
+        scheduler: Scheduler,
+    ) -> LaneCache:
         lanes = LaneCache(
             (entry.name, version.number),
             engine,
-            self.scheduler,
+            scheduler,
             self.compiler,
             self.reserves,
             max_batch_size=entry.config.max_batch_size or self.max_batch_size,
@@ -151,6 +168,13 @@ class Workshop:
         for outputs in _warm_sets(layers, engine.spec, entry):
             lanes.warm(outputs)
         return lanes
+
+
+def _may_block(entry: ModelEntry, engine: Engine) -> bool:
+    """Whether a model gets an engine thread of its own: Python code of its own may run in each of its batches."""
+    said = entry.config.engine_thread
+    has_code = bool(entry.object_files) or (entry.config.architecture or "").startswith("builder:")
+    return said == "own" or (said == "auto" and has_code and engine.name == "tensorflow")
 
 
 def candidates(entry: ModelEntry) -> tuple[int, ...]:

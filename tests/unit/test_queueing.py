@@ -376,3 +376,94 @@ def test_a_lane_that_fails_tells_every_priority():
     desk.scheduler.fail(closed, InferenceFailed("no function"))
     assert [job.error.code for job in jobs] == ["inference_failed"] * 3
     assert desk.scheduler.waiting_rows == 0
+
+
+# -- models ------------------------------------------------------------------------------------------------
+
+
+def timed_lanes(**seconds):
+    """A desk, and a lane of a model of its own for each name; its batches of at most one row take so long."""
+    desk = Desk()
+    lanes = {}
+    for name, each in seconds.items():
+
+        def run(batch, name=name, each=each):
+            desk.clock.now += each
+            desk.model.batches.append(name)
+            return {"y": batch["x"] * 2}
+
+        lanes[name] = desk.new_lane(max_batch_size=1, run=run, name=name)
+    return desk, lanes
+
+
+def test_models_get_equal_parts_of_the_engines_time():
+    desk, lanes = timed_lanes(large=4.0, small=1.0)
+    for value in range(8):
+        desk.submit(value, lane=lanes["large"])
+    for value in range(16):
+        desk.submit(value, lane=lanes["small"])
+    for _ in range(10):
+        desk.scheduler.step()
+    assert desk.model.batches == ["large", *["small"] * 4, "large", *["small"] * 4]
+
+
+def test_a_small_model_waits_for_one_batch_of_a_large_one_and_not_for_its_queue():
+    desk, lanes = timed_lanes(large=4.0, small=1.0)
+    for value in range(8):
+        desk.submit(value, lane=lanes["large"])
+    desk.scheduler.step()
+    desk.submit(1, lane=lanes["small"])
+    desk.scheduler.step()
+    assert desk.model.batches == ["large", "small"]
+
+
+def test_time_that_was_not_used_is_not_saved_up():
+    desk, lanes = timed_lanes(large=1.0, small=1.0)
+    for value in range(20):
+        desk.submit(value, lane=lanes["large"])
+    for _ in range(10):
+        desk.scheduler.step()
+    for value in range(10):
+        desk.submit(value, lane=lanes["small"])
+    for _ in range(6):
+        desk.scheduler.step()
+    assert sorted(desk.model.batches[10:]) == ["large"] * 3 + ["small"] * 3
+
+
+def test_priorities_go_before_turns():
+    desk, lanes = timed_lanes(large=4.0, small=1.0)
+    for value in range(3):
+        desk.submit(value, lane=lanes["large"], priority=1)
+        desk.submit(value, lane=lanes["small"])
+    desk.run_all()
+    assert desk.model.batches == ["large"] * 3 + ["small"] * 3
+
+
+def test_one_models_queue_is_full_for_its_own_requests_only():
+    desk = Desk(max_queue_rows=4)
+    other = desk.new_lane(name="other")
+    desk.submit(*range(1000))
+    with pytest.raises(QueueFull, match=r"fewer than 4 waiting rows .* 1000"):
+        desk.submit(1)
+    job = desk.submit(2, lane=other)
+    assert desk.scheduler.crowded
+    assert (desk.scheduler.is_full(("m", 1)), desk.scheduler.is_full(("other", 1))) == (True, False)
+    desk.scheduler.step()
+    desk.scheduler.step()
+    assert answer(job) == [4]
+
+
+def test_a_failed_batch_is_charged_too():
+    desk, lanes = timed_lanes(quick=1.0)
+
+    def fail(_):
+        desk.clock.now += 5.0
+        desk.model.batches.append("bad")
+        raise InferenceFailed("no")
+
+    bad = desk.new_lane(max_batch_size=1, run=fail, name="bad")
+    for value in range(3):
+        desk.submit(value, lane=bad)
+        desk.submit(value, lane=lanes["quick"])
+    desk.run_all()
+    assert desk.model.batches == ["bad", "quick", "quick", "quick", "bad", "bad"]

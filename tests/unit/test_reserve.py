@@ -12,7 +12,8 @@ from service.model_config import ModelConfig
 from service.repository import ModelEntry, ModelVersion
 from service.scheduling.jobs import Deferred
 from service.scheduling.scheduler import Scheduler
-from service.serving.runtime import Runtime, RuntimeOptions, result_of
+from service.serving.results import result_of
+from service.serving.runtime import Runtime, RuntimeOptions
 from service.serving.served import OpenedModel
 from service.tensors import InferRequest
 

@@ -108,7 +108,7 @@ def runtime():
     ],
 )
 def test_what_a_round_has_no_time_for_is_late(runtime, reading_s, waited_s, url, late):
-    assert Refusals(runtime, Telemetry()).is_late(reading_s, waited_s, url) is late
+    assert Refusals(runtime, Telemetry()).is_late(reading_s, waited_s, url, "iris") is late
 
 
 @pytest.mark.parametrize(
