@@ -82,7 +82,8 @@ class ModelConfig:
     engine_thread: str = setting(
         "auto",
         "own: a thread that computes for this model alone, so that no other waits for it; shared: takes turns with the "
-        "others; auto: own where TensorFlow serves it with Python code of its own, which may block",
+        "others; auto: own where nobody knows how long a batch takes: its rows may have any size, or TensorFlow serves "
+        "it with Python code of its own",
         choices=("auto", "own", "shared"),
     )
     classes: tuple[str, ...] | str = setting(

@@ -171,10 +171,15 @@ class Workshop:
 
 
 def _may_block(entry: ModelEntry, engine: Engine) -> bool:
-    """Whether a model gets an engine thread of its own: Python code of its own may run in each of its batches."""
+    """Whether a model gets an engine thread of its own: nobody knows how long its batches may take.
+
+    Python code of its own may run in each of them, or its rows may have any size.
+    """
     said = entry.config.engine_thread
+    if said != "auto":
+        return said == "own"
     has_code = bool(entry.object_files) or (entry.config.architecture or "").startswith("builder:")
-    return said == "own" or (said == "auto" and has_code and engine.name == "tensorflow")
+    return (has_code and engine.name == "tensorflow") or engine.activations is not None
 
 
 def candidates(entry: ModelEntry) -> tuple[int, ...]:
