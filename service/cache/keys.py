@@ -31,7 +31,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _LARGE_BYTES = 64 * 2**20
 # They change what is said or warmed, and nothing that is kept.
 _OF_NO_MATTER = frozenset(
-    ["default_layer", "warm_layers", "layers", "versions", "labels", "classes", "preprocess"]
+    ["default_layer", "engine_thread", "warm_layers", "layers", "versions", "labels", "classes", "preprocess"]
 )
 
 

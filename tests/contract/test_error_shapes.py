@@ -191,11 +191,12 @@ def sites():
         sent = Mistake("", ("post", "/predict"), 200).request
         running = full.express.start(*sent)
         assert gate.entered.wait(30)
-        waiting = full.express.start(*sent)
-        assert waiting.watched.wait(30)  # it is queued by then
+        other = Mistake("", ("post", "/v1/models/line:regress"), 200).request
+        waiting = [full.express.start(*each) for each in (sent, other)]
+        assert all(each.watched.wait(30) for each in waiting)  # they are queued by then
         yield {"open": site, "closed": closed, "loading": loading, "full": full, "defective": defective}
         gate.open()
-        assert [running.answer().status, waiting.answer().status] == [200, 200]
+        assert [each.answer().status for each in (running, *waiting)] == [200, 200, 200]
 
 
 @pytest.mark.parametrize("name", ["flask", "express"])

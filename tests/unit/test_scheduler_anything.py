@@ -119,7 +119,8 @@ class Anything(RuleBasedStateMachine):
 
     def closed_are_full(self):
         """Whether as many rows wait for functions that are to be made as may of one model."""
-        return sum(lane.waiting_rows for lane in self.lanes if lane.run is None) >= MAX_QUEUE_ROWS // 4
+        waiting = sum(lane.waiting_rows for lane in self.lanes if lane.run is None)
+        return waiting >= MAX_QUEUE_ROWS - MAX_QUEUE_ROWS // 16
 
     def is_sure_to_be_in_time(self, rows, patience):
         """Whether a lane is idle, or all that waits takes less than half of the time."""
