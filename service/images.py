@@ -42,7 +42,7 @@ _FORMATS = tuple(
 )
 _CHANNELS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 _ONE_BYTE = ("1", "L", "P")
-_DECODER_BYTES = {"WEBP": 12, "TIFF": 4, "GIF": 4}  # a pixel, beside what it is stored in
+_DECODER_BYTES = {"WEBP": 12, "GIF": 4}  # a pixel, beside what it is stored in
 _COEFFICIENT_BYTES = 6
 _FITTED_BYTES = 16  # a pixel of the result: resized, and as an array
 _FILTERS = {
@@ -192,6 +192,8 @@ def _bytes_to_decode(picture: ImageFile.ImageFile, target: ImageInput) -> int:
     decoder = _DECODER_BYTES.get(picture.format or "", 0)
     if is_progressive(picture):
         decoder = _COEFFICIENT_BYTES
+    elif picture.format == "TIFF":
+        decoder = stored  # a strip may be all of it
     width, height = _target_size(picture.size, target)
     return (
         picture.width * picture.height * (stored + max(converted, decoder)) + _FITTED_BYTES * width * height

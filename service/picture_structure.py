@@ -14,8 +14,15 @@ import struct
 from typing import Any
 
 from service.errors import ImageTooLarge, UndecodableImage
+from service.memory import pay
 
 _MAX_PARTS = 65_536  # chunks of a PNG, blocks before a GIF's first frame
+_MAX_PACKED_PARTS = 8  # of a PNG: texts and profiles, each of which may unpack to a megabyte
+_MAX_UNPACKED, _MAX_RATIO = (
+    2**20,
+    1032,
+)  # bytes of one, as Pillow has it, and for each packed byte, as zlib has it
+_TEXT_TIMES = 5  # bytes, and characters of four bytes
 _MAX_SEGMENTS = 1024  # before a JPEG's first scan
 _MAX_SEGMENT_BYTES = 16 * 2**20
 _MAX_JUNK_BYTES = 4096  # between them
@@ -28,6 +35,7 @@ _FREE_WORK = 100_000_000  # pixels that may be gone over, whatever the file's si
 _WORK_PER_BYTE = 256  # and more for each of its bytes: about a microsecond
 _RLE_PASSES = 64  # Pillow reads run lengths in Python; a pixel takes it as long as so many elsewhere
 
+_MAX_KEYWORD = 80  # bytes of a text's name, and the flag behind it
 _STRIP_TAGS = (273, 324)
 _FRACTIONS = (5, 10)
 _BYTES = (1, 2, 6, 7)
@@ -53,6 +61,7 @@ def check_parts(data: bytes | memoryview) -> None:
 
     Raises:
         UndecodableImage: it has too many.
+        MemoryFull, BodyTooLarge: those that are unpacked take too much, see `service.memory`.
     """
     data = bytes(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -76,18 +85,24 @@ def check_work(picture: Any, data: bytes | memoryview) -> None:
         ImageTooLarge: it would.
     """
     pixels = picture.width * picture.height
-    passes = _passes(picture, bytes(data))
+    work = _passes(picture, bytes(data)) * max(pixels, _tiled_pixels(picture))
     allowed = _FREE_WORK + _WORK_PER_BYTE * len(data)
-    if passes * pixels > allowed:
+    if work > allowed:
         raise ImageTooLarge(
             f"Expected a picture whose pixels are gone over at most {allowed} times in all, {_FREE_WORK} and "
-            f"{_WORK_PER_BYTE} for each byte of its file. Received: {pixels} pixels, gone over {passes} times each."
+            f"{_WORK_PER_BYTE} for each byte of its file. Received: {pixels} pixels, gone over {work} times in all."
         )
 
 
 def is_progressive(picture: Any) -> bool:
     """Whether a JPEG has its pixels in several scans, for which its decoder keeps all coefficients."""
     return bool(picture.info.get("progressive"))
+
+
+def _tiled_pixels(picture: Any) -> int:
+    """Pixels of all tiles or strips: they may lie upon each other."""
+    extents = [tile[1] for tile in picture.tile if tile[1] is not None]
+    return sum((right - left) * (lower - upper) for left, upper, right, lower in extents)
 
 
 def _passes(picture: Any, data: bytes) -> int:
@@ -107,12 +122,26 @@ def _too_many(what: str, most: int) -> UndecodableImage:
 
 
 def _check_png(data: bytes) -> None:
-    place, length = 8, len(data)
+    place, packed = 8, 0
     for _ in range(_MAX_PARTS):
-        if place + 8 > length:
+        if place + 8 > len(data):
             return
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        size = int.from_bytes(data[place : place + 4], "big")
+        if _is_packed(data[place + 4 : place + 8], data[place + 8 : place + 8 + min(size, _MAX_KEYWORD)]):
+            packed += 1
+            if packed > _MAX_PACKED_PARTS:
+                raise _too_many("packed texts and profiles", _MAX_PACKED_PARTS)
+            pay(_TEXT_TIMES * min(_MAX_UNPACKED, _MAX_RATIO * size), "a text or profile in a picture")
+        place += 12 + size
     raise _too_many("chunks", _MAX_PARTS)
+
+
+def _is_packed(name: bytes, start: bytes) -> bool:
+    """Whether a chunk of a PNG is unpacked when it is read; `start`: its first bytes."""
+    if name == b"iTXt":
+        keyword = start.find(b"\0")
+        return keyword >= 0 and start[keyword + 1 : keyword + 2] != b"\0"
+    return name in (b"zTXt", b"iCCP")
 
 
 def _check_gif(data: bytes) -> None:

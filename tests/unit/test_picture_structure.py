@@ -11,6 +11,7 @@ from PIL import Image
 
 from service.errors import ImageTooLarge, UndecodableImage
 from service.images import image_input, prepare
+from service.memory import Memory, paid_by
 from service.model_config import PreprocessConfig
 from service.tensors import TensorSpec
 
@@ -73,10 +74,37 @@ def tiff(order, strips=1, *, kind=4, tag=305, values=1):
     return head + each + b"\x80" * width + bytes(8 * values)
 
 
-def png_of_chunks(count):
+def tiff_of_halves(count, side):
+    """Strips of half a picture; all but the first two begin again from its top."""
+    whole = saved(Image.new("L", (side, side)), "TIFF", tiffinfo={278: side // 2})
+    with Image.open(io.BytesIO(whole)) as picture:
+        places, sizes = picture.tag_v2[273], picture.tag_v2[279]
+    head, start = whole[:4], len(whole)
+    tags = struct.Struct("<HHII")
+    first = struct.unpack_from("<I", whole, 4)[0]
+    [number] = struct.unpack_from("<H", whole, first)
+    entries = [whole[first + 2 + 12 * i : first + 14 + 12 * i] for i in range(number)]
+    size = start + 2 + 12 * number + 4
+    for i, entry in enumerate(entries):
+        tag = struct.unpack_from("<H", entry)[0]
+        if tag in (273, 279):
+            entries[i] = tags.pack(tag, 4, count, size + (4 * count if tag == 279 else 0))
+    lists = b"".join(struct.pack("<I", each[i % 2]) for each in (places, sizes) for i in range(count))
+    return (
+        head
+        + struct.pack("<I", start)
+        + whole[8:]
+        + struct.pack("<H", number)
+        + b"".join(entries)
+        + bytes(4)
+        + lists
+    )
+
+
+def png_of_chunks(count, name=b"abCd", content=b""):
     whole = saved(Image.new("L", (4, 4)), "PNG")
-    empty = struct.pack(">I", 0) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
-    return whole[:33] + empty * count + whole[33:]
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return whole[:33] + chunk * count + whole[33:]
 
 
 def gif_of_blocks(blocks):
@@ -86,9 +114,19 @@ def gif_of_blocks(blocks):
 
 
 ATTACKS = {
-    "run lengths": (lambda: bmp_of_runs(8000), "gone over 64 times each"),
-    "scans": (lambda: jpeg_of_scans(2000, 1000), "times each"),
-    "scans of few pixels": (lambda: jpeg_of_scans(20_000, 200), "times each"),
+    "run lengths": (lambda: bmp_of_runs(8000), "64000000 pixels, gone over 4096000000 times"),
+    "scans": (lambda: jpeg_of_scans(2000, 1000), "times in all"),
+    "scans of few pixels": (lambda: jpeg_of_scans(20_000, 200), "times in all"),
+    "strips upon each other": (lambda: tiff_of_halves(4000, 1000), "times in all"),
+    "profiles": (lambda: png_of_chunks(9, b"iCCP", b"k\0\0" + zlib.compress(bytes(1000))), "8 packed texts"),
+    "packed texts": (
+        lambda: png_of_chunks(9, b"zTXt", b"k\0\0" + zlib.compress(bytes(1000))),
+        "8 packed texts",
+    ),
+    "packed texts of the world": (
+        lambda: png_of_chunks(9, b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(1000))),
+        "8 packed texts",
+    ),
     "segments": (lambda: jpeg_with(segment(0xFE) * 100_000), "1024 segments"),
     "long segments": (lambda: jpeg_with(segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 400), "16777216 bytes"),
     "fill bytes": (lambda: jpeg_with(b"\xff" * 100_000), "4096 bytes between"),
@@ -120,13 +158,16 @@ def test_more_than_pictures_have_is_refused(attack):
         tiff("<", 2000),
         tiff(">", 2000),
         png_of_chunks(1000),
+        png_of_chunks(8, b"zTXt", b"k\0\0" + zlib.compress(bytes(1000))),
+        png_of_chunks(1000, b"iTXt", b"k\0\0\0\0\0plain"),
+        saved(Image.new("1", (2480, 3508)), "TIFF", compression="group4"),
         gif_of_blocks(b"!\xfe" + (b"\xff" + b"x" * 255) * 2000 + b"\0"),
         saved(Image.fromarray(scene(600, 600, 3)), "JPEG", progressive=True),
         saved(Image.new("P", (4, 4)), "GIF", save_all=True, append_images=[Image.new("P", (4, 4), 1)] * 50),
         saved(Image.new("RGB", (4000, 2100)), "PNG"),
         saved(Image.new("RGB", (8, 8)), "TIFF", big_tiff=True),
     ],
-    ids=["scans", "comments", "profile", "strips", "strips turned", "chunks", "comment", "progressive", "frames", "flat", "big"],
+    ids=["scans", "comments", "profile", "strips", "strips turned", "chunks", "packed texts", "texts", "fax", "comment", "progressive", "frames", "flat", "big"],
 )  # fmt: skip
 def test_uncommon_pictures_are_decoded(data):
     assert prepare(data, TARGET, max_pixels=MOST_PIXELS).shape == (16, 16, 3)
@@ -138,6 +179,18 @@ def test_cut_off_anywhere_it_is_told_what_is_wrong_or_decoded(kind):
     for end in range(0, len(data), max(1, len(data) // 50)):
         with contextlib.suppress(UndecodableImage):
             prepare(data[:end], TARGET, max_pixels=MOST_PIXELS)
+
+
+def test_what_a_picture_unpacks_to_is_charged():
+    charge = Memory().charge()
+    charge.receive(10**9)
+    with paid_by(charge):
+        prepare(
+            png_of_chunks(8, b"zTXt", b"k\0\0" + zlib.compress(bytes(10**6), 9)),
+            TARGET,
+            max_pixels=MOST_PIXELS,
+        )
+    assert charge.held - 10**9 >= 8 * 10**6
 
 
 def test_what_may_be_gone_over_grows_with_the_file():
