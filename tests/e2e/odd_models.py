@@ -95,9 +95,13 @@ class Gate:
         return self._entered.exists()
 
 
-def write_gate(folder):
-    """`gate`: (N, 2) -> watched (N, 2) -> twice (N, 2), the rows doubled; see HOLD and DIE."""
+def write_gate(folder, engine_thread="shared"):
+    """`gate`: (N, 2) -> watched (N, 2) -> twice (N, 2), the rows doubled; see HOLD and DIE.
+
+    It shares its engine thread unless it is told otherwise, so that it can hold up others.
+    """
     folder.mkdir(parents=True)
+    (folder / "model.toml").write_text(f'engine_thread = "{engine_thread}"\n')
     source = _GATE_LAYER.format(hold=HOLD, die=DIE)
     (folder / "custom_objects.py").write_text(source)
     scope = {"__file__": str(folder / "custom_objects.py"), "__name__": "gate_objects"}

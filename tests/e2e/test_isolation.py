@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
     for name in ("iris", "digits"):
         shutil.copytree(MODELS / name, models / name)
-    odd_models.write_gate(models / "gate")
+    odd_models.write_gate(models / "gate", "auto")
     x = pixels = keras.Input((None, None, 3), name="pixels")
     for filters in (16, 32, 32):
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
